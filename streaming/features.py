@@ -1,0 +1,158 @@
+"""Log-mel features by kaldi-native-fbank, for training and for the running stream alike.
+
+Letters: T feature frames, F mel bins.
+One preset, `kaldi`: exactly what sherpa-onnx computes for its icefall families, so a bundle hears
+there what it heard in training. No mean or variance normalisation: that is constants in the graph.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import kaldi_native_fbank as knf
+import numpy as np
+import numpy.typing as npt
+
+from streaming.errors import InputError
+
+FloatArray = npt.NDArray[np.float32]
+
+# What the filter bank gives for digital silence: it floors energies at float32's epsilon.
+SILENCE = math.log(float(np.finfo(np.float32).eps))
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """The settings that must be the same in training, in streaming/ and in sherpa-onnx.
+
+    Samples lie in [-1, 1]. A negative high_freq counts down from half the sample rate, in Hz.
+    """
+
+    preset: str = "kaldi"
+    sample_rate: int = 16000
+    num_mel_bins: int = 80
+    frame_length_ms: float = 25.0
+    frame_shift_ms: float = 10.0
+    window: str = "povey"
+    preemphasis: float = 0.97
+    remove_dc_offset: bool = True
+    low_freq: float = 20.0
+    high_freq: float = -400.0
+
+    def __post_init__(self) -> None:
+        if self.preset != "kaldi":
+            raise InputError(f"feature preset {self.preset!r} is not known: use 'kaldi'")
+        if not 8000 <= self.sample_rate <= 192000 or not 1 <= self.num_mel_bins <= 256:
+            raise InputError(
+                f"features need 8000..192000 samples a second and 1..256 mel bins; got "
+                f"{self.sample_rate} and {self.num_mel_bins}: use 16000 and 80"
+            )
+
+    @property
+    def shift_samples(self) -> int:
+        return round(self.sample_rate * self.frame_shift_ms / 1000)
+
+    @property
+    def length_samples(self) -> int:
+        return round(self.sample_rate * self.frame_length_ms / 1000)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a finished signal: frames are centred on their shift, so no edge is lost."""
+        return (num_samples + self.shift_samples // 2) // self.shift_samples
+
+    def num_samples(self, num_frames: int) -> int:
+        """The fewest samples after which `num_frames` frames are ready in an open stream."""
+        if num_frames <= 0:
+            return 0
+        centre = (num_frames - 1) * self.shift_samples + self.shift_samples // 2
+        return centre + self.length_samples // 2
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "FeatureSettings":
+        """Raises InputError for a missing, unknown or mistyped setting."""
+        types = {field.name: type(field.default) for field in fields(cls)}
+        if set(values) != set(types):
+            wrong = ", ".join(sorted(set(values) ^ set(types)))
+            raise InputError(f"feature settings differ from this version's in: {wrong}")
+        for name, expected in types.items():
+            value = values[name]
+            if expected is float and type(value) is int:
+                continue
+            if type(value) is not expected:
+                raise InputError(f"feature setting {name} must be a {expected.__name__}")
+        return cls(**{name: types[name](value) for name, value in values.items()})
+
+    def build_options(self) -> knf.FbankOptions:
+        options = knf.FbankOptions()
+        frame = options.frame_opts
+        frame.samp_freq = self.sample_rate
+        frame.frame_length_ms = self.frame_length_ms
+        frame.frame_shift_ms = self.frame_shift_ms
+        frame.window_type = self.window
+        frame.preemph_coeff = self.preemphasis
+        frame.remove_dc_offset = self.remove_dc_offset
+        frame.dither = 0.0
+        frame.snip_edges = False
+        options.mel_opts.num_bins = self.num_mel_bins
+        options.mel_opts.low_freq = self.low_freq
+        options.mel_opts.high_freq = self.high_freq
+        return options
+
+
+class FeatureStream:
+    """Features of a signal that arrives in pieces; how it was cut changes no bit of them.
+
+    read() hands out each frame once and forgets it, so memory does not grow with the stream.
+    """
+
+    def __init__(self, settings: FeatureSettings) -> None:
+        self.settings = settings
+        self.num_samples = 0
+        self.num_read = 0
+        self.finished = False
+        self._fbank = knf.OnlineFbank(settings.build_options())
+
+    def accept(self, samples: FloatArray) -> None:
+        """Takes (num_samples,) float32 in [-1, 1] at the settings' rate; may be empty."""
+        assert not self.finished, "accept() after finish()"
+        if len(samples) == 0:
+            return
+        self.num_samples += len(samples)
+        self._fbank.accept_waveform(self.settings.sample_rate, samples)
+
+    def finish(self) -> None:
+        """Ends the signal: the last frames mirror it at its edge, as kaldi does offline."""
+        if self.finished:
+            return
+        self.finished = True
+        if self.num_samples:
+            self._fbank.input_finished()
+
+    @property
+    def num_ready(self) -> int:
+        """Frames that can be read now."""
+        return int(self._fbank.num_frames_ready) - self.num_read
+
+    def read(self, num_frames: int) -> FloatArray | None:
+        """The next (num_frames, F) float32, or None while fewer are ready."""
+        if num_frames > self.num_ready:
+            return None
+        frames = np.empty((num_frames, self.settings.num_mel_bins), dtype=np.float32)
+        for index in range(num_frames):
+            frames[index] = self._fbank.get_frame(self.num_read + index)
+        self._fbank.pop(num_frames)
+        self.num_read += num_frames
+        return frames
+
+
+def compute_features(samples: FloatArray, settings: FeatureSettings) -> FloatArray:
+    """Features (T, F) float32 of a whole signal (num_samples,); T = settings.num_frames."""
+    stream = FeatureStream(settings)
+    stream.accept(np.ascontiguousarray(samples, dtype=np.float32))
+    stream.finish()
+    frames = stream.read(stream.num_ready)
+    assert frames is not None
+    return frames
