@@ -1,0 +1,1 @@
+"""Train, compress and export small streaming speech recognisers."""

@@ -1,0 +1,1 @@
+"""Data: cuts from many formats, synthetic speech, augmentation, batches."""
