@@ -1,0 +1,36 @@
+# The two commands of README.md:  make run   and   make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test check bench clean
+
+run: $(STAMP)
+	$(BIN)/compress run --sparsity 0.9
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+# The static checks; .ci/run calls this, then `make test` (docs/decisions/0004-ci-lines.md).
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	@set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script --quick; done
+
+clean:
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamp makes a second call instant; a changed pyproject.toml or constraints.txt installs again.
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,demo,mic,dev]'
+	touch $@
