@@ -1,0 +1,1 @@
+"""The three networks of a transducer: encoder, predictor and joiner."""

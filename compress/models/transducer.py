@@ -1,0 +1,25 @@
+"""A transducer is its three networks and the configuration that rebuilds them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from compress.models.config import TransducerConfig
+from compress.models.encoders import build_encoder
+from compress.models.joiner import Joiner
+from compress.models.predictors import build_predictor
+
+
+class Transducer(nn.Module):
+    """encoder, predictor, joiner; `config` always says the present widths."""
+
+    def __init__(self, config: TransducerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = build_encoder(config.encoder)
+        self.predictor = build_predictor(config.vocab_size, config.predictor)
+        self.joiner = Joiner(config.encoder.joint_width, config.vocab_size)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
