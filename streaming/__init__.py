@@ -1,0 +1,18 @@
+"""Streaming speech recognition from a bundle: numpy, onnxruntime and kaldi-native-fbank only."""
+
+from pathlib import Path
+
+from streaming.bundle import read_bundle
+from streaming.errors import InputError
+from streaming.recognizer import Recognizer, Result, Stream
+
+__all__ = ["InputError", "Recognizer", "Result", "Stream", "open_bundle"]
+
+
+def open_bundle(path: Path | str, precision: str | None = None, num_threads: int = 1) -> Recognizer:
+    """Reads and checks a bundle folder and loads its graphs.
+
+    precision: "int8" or "fp32"; None takes the bundle's default.
+    Raises InputError, one line that names the file and the fix.
+    """
+    return Recognizer(read_bundle(path), precision, num_threads)

@@ -3,9 +3,8 @@
     bundle/  encoder.onnx decoder.onnx joiner.onnx  (+ .int8.onnx)  tokens.txt  bpe.model
              bundle.json  README.md  SHA256SUMS
 
-Reading checks the hashes first, then the schema; streaming/session.py then checks the tensors of
-the graphs against it. No path may leave the folder. bundle.json never names a blank or context of
-its own taste: sherpa-onnx fixes blank 0 and hears what BundleInfo.target says.
+Reading checks the schema's version, then the hashes, then every value; streaming/session.py then
+checks the tensors of the graphs against it. No path may leave the folder.
 """
 
 import hashlib
@@ -31,7 +30,7 @@ LIMITS = {
     "chunk_frames": (4, 4096),
     "subsampling": (1, 16),
     "vocab_size": (2, 1 << 17),
-    "blank_id": (0, 0),
+    "blank_id": (0, 0),  # fixed by sherpa-onnx
     "context_size": (1, 16),
     "max_symbols_per_frame": (1, 100),
     "tail_frames": (0, 4096),

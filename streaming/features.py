@@ -6,7 +6,7 @@ there what it heard in training. No mean or variance normalisation: that is cons
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import kaldi_native_fbank as knf
@@ -73,7 +73,7 @@ class FeatureSettings:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "FeatureSettings":
         """Raises InputError for a missing, unknown or mistyped setting."""
-        types = {field.name: type(field.default) for field in fields(cls)}
+        types = {name: type(value) for name, value in asdict(cls()).items()}
         if set(values) != set(types):
             wrong = ", ".join(sorted(set(values) ^ set(types)))
             raise InputError(f"feature settings differ from this version's in: {wrong}")
@@ -148,10 +148,17 @@ class FeatureStream:
         return frames
 
 
-def compute_features(samples: FloatArray, settings: FeatureSettings) -> FloatArray:
-    """Features (T, F) float32 of a whole signal (num_samples,); T = settings.num_frames."""
+def compute_features(
+    samples: FloatArray, settings: FeatureSettings, tail_frames: int = 0
+) -> FloatArray:
+    """Features (T, F) float32 of a whole signal (num_samples,); T = settings.num_frames.
+
+    tail_frames > 0 first appends that many frames of zero samples, as a stream's end does: then
+    the last frames of the speech fade into silence instead of mirroring its edge.
+    """
     stream = FeatureStream(settings)
     stream.accept(np.ascontiguousarray(samples, dtype=np.float32))
+    stream.accept(np.zeros(tail_frames * settings.shift_samples, dtype=np.float32))
     stream.finish()
     frames = stream.read(stream.num_ready)
     assert frames is not None

@@ -1,0 +1,43 @@
+"""tokens.txt, one `symbol id` a line, and pieces to text as SentencePiece spells them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from streaming.errors import BundleError
+
+BLANK = "<blk>"
+UNKNOWN = "<unk>"
+WORD_START = "▁"
+_BYTES = re.compile(r"(?:<0x[0-9A-Fa-f]{2}>)+")
+
+
+def read_tokens(path: Path, vocab_size: int) -> list[str]:
+    """The symbol of every id; ids must be 0..vocab_size-1 and `<blk>` must be 0."""
+    symbols: list[str | None] = [None] * vocab_size
+    for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
+        symbol, _, index = line.rpartition(" ")
+        right = index.isascii() and index.isdigit() and int(index) < vocab_size
+        if not symbol or " " in symbol or not right or symbols[int(index)] is not None:
+            raise BundleError(f"{path}:{number}: not 'symbol id', ids once: export it again")
+        symbols[int(index)] = symbol
+    found = [symbol for symbol in symbols if symbol is not None]
+    if len(found) != vocab_size or found[0] != BLANK:
+        raise BundleError(
+            f"{path}: {len(found)} symbols for a vocabulary of {vocab_size}, or 0 is not {BLANK}: "
+            "export the bundle again"
+        )
+    return found
+
+
+def pieces_to_text(pieces: Sequence[str]) -> str:
+    """Joins pieces: `▁` starts a word, runs of `<0xNN>` are UTF-8 bytes.
+
+    Example: ["▁turn", "▁o", "n"] -> "turn on". Bytes that are no whole character yet become "�".
+    """
+    text = _BYTES.sub(_decode_bytes, "".join(pieces))
+    return text.replace(WORD_START, " ").strip()
+
+
+def _decode_bytes(match: re.Match[str]) -> str:
+    return bytes.fromhex(match[0].replace("<0x", "").replace(">", "")).decode("utf-8", "replace")
