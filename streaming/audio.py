@@ -46,7 +46,7 @@ def _mix_down(array: FloatArray) -> FloatArray:
     mono = array[:, 0]
     for channel in range(1, array.shape[1]):
         mono = mono + array[:, channel]
-    return mono / np.float32(array.shape[1])
+    return np.asarray(mono / array.shape[1], dtype=np.float32)
 
 
 class AudioFile:
