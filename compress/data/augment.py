@@ -1,7 +1,8 @@
-"""Make a clean recording sound like a room, a distance, a telephone: what synthetic speech lacks against real recordings.
+"""Make a clean recording sound like a room, a distance, a telephone.
 
-Order: speed -> room -> noise at a drawn SNR -> band limit -> level. Everything is drawn from the generator that is passed in, so
-the same generator state gives the same samples; convolutions go through numpy's FFT (a 3 s utterance takes about 3 ms).
+Order: speed -> room -> noise at a drawn SNR -> band limit -> level. Everything is drawn from the
+generator that is passed in, so the same generator state gives the same samples. Convolutions go
+through numpy's FFT: 3 s of speech take 2 to 3 ms.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ SPEED_STEPS = 40
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """How often (0..1) and how strongly; ranges are drawn uniformly. SNR in dB, level in dB to full scale (RMS).
+    """How often (0..1) and how strongly; ranges are drawn uniformly, levels in dB.
 
-    speed moves pitch and tempo together, as a tape does, in steps of 1/40. It changes the length: a caller with an alignment
-    draws the factor itself by `draw_speed`, hands it to `augment` and divides the times by it.
+    speed moves pitch and tempo together, as a tape does, in steps of 1/40. It changes the length: a
+    caller with an alignment draws the factor itself by `draw_speed`, hands it to `augment` and
+    divides the times by it. level_db is the RMS of the speech to full scale.
     """
 
     speed_probability: float = 0.5
@@ -41,12 +43,13 @@ def augment(
     rng: np.random.Generator,
     noises: Sequence[np.ndarray] = (),
     rirs: Sequence[np.ndarray] = (),
-    settings: AugmentSettings = AugmentSettings(),  # noqa: B008  frozen, no state shared
+    settings: AugmentSettings = AugmentSettings(),
     speed: float | None = None,
 ) -> np.ndarray:
-    """Augment mono float32 samples at 16 kHz; peak at most 1. Without `noises` coloured noise is made, without `rirs` rooms are.
+    """Augment mono float32 samples at 16 kHz; peak at most 1.
 
-    speed: a factor already drawn by `draw_speed`, for a caller that must scale an alignment; None draws here.
+    Without `noises` coloured noise is made, without `rirs` rooms are. speed is a factor already
+    drawn by `draw_speed`; None draws it here.
     """
     if len(samples) == 0:
         return samples
@@ -90,9 +93,10 @@ def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:
 def draw_room(
     rng: np.random.Generator, rirs: Sequence[np.ndarray], settings: AugmentSettings
 ) -> np.ndarray:
-    """One of `rirs`, or a made room: the direct sound, six early echoes, and an exponentially decaying tail.
+    """One of `rirs`, or a made room: direct sound, six early echoes and a decaying tail.
 
-    The tail loses 60 dB in the drawn reverberation time; direct and reflected energy differ by 0 to 15 dB.
+    The tail loses 60 dB in the drawn reverberation time; the direct sound, sample 0, has 0 to
+    15 dB more energy than all reflections.
     """
     if len(rirs) > 0:
         rir = np.asarray(rirs[rng.integers(len(rirs))], dtype=np.float32)
@@ -119,7 +123,7 @@ def add_room(samples: np.ndarray, rir: np.ndarray) -> np.ndarray:
 def draw_noise(
     rng: np.random.Generator, noises: Sequence[np.ndarray], num_samples: int
 ) -> np.ndarray:
-    """A random stretch of one of `noises` (repeated where it is short), or made noise with the spectrum 1/f^0..1/f^2."""
+    """A random stretch of one of `noises`, repeated where short, or noise of slope 1/f^0..1/f^2."""
     if len(noises) > 0:
         noise = noises[rng.integers(len(noises))]
         start = int(rng.integers(len(noise)))
@@ -134,7 +138,7 @@ def draw_noise(
 
 
 def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """Add `noise` (T samples) so that the speech is `snr_db` above it; digital silence as noise adds nothing."""
+    """Add `noise`, as long as `samples`, `snr_db` below the speech; digital silence adds none."""
     power = float(np.sqrt(np.mean(noise**2)))
     if power == 0.0:
         return samples
@@ -153,7 +157,7 @@ def limit_band(samples: np.ndarray, edge_hertz: float, low_hertz: float = 200.0)
 
 
 def speech_level(samples: np.ndarray) -> float:
-    """RMS of the louder half of the 20 ms frames, so that pauses do not count; at least 1e-5 (-100 dB)."""
+    """RMS of the louder half of the 20 ms frames, so pauses do not count; at least 1e-5."""
     frame = SAMPLE_RATE // 50
     padded = np.pad(samples, (0, -len(samples) % frame))
     powers = np.sort(np.mean(padded.reshape(-1, frame) ** 2, axis=1))

@@ -1,35 +1,24 @@
 """Speech from espeak-ng through the espeakng-loader wheel, with the time of every phone and word.
 
-espeak-ng keeps oscillator and noise state between utterances, so the same call gives other samples the second time. The library
-is therefore loaded afresh for each utterance (4 ms): `synthesize` is a function of its arguments alone, in any process and order.
+espeak-ng keeps oscillator and noise state between utterances, so the same call gives other samples
+the second time. The library is therefore loaded afresh for each utterance (4 ms): `synthesize` is a
+function of its arguments alone, in any process and order.
 """
 
 from __future__ import annotations
 
 import _ctypes
-import collections
 import ctypes
 import functools
-import random
 import re
 import sys
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from compress.data.voices import ACCENTS, Voice
+
 SAMPLE_RATE = 16_000
-ACCENTS = (
-    "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029",
-)  # fmt: skip
-# Left out, by ear of others and by their files: whispers, croaks, robots, monsters and speeded voices.
-VARIANTS = (
-    "Alex Alicia Andrea Andy Annie Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen "
-    "Reed RicishayMax RicishayMax2 RicishayMax3 Storm adam anika announcer antonio aunty belinda benjamin boris "
-    "caleb david ed edward edward2 f1 f2 f3 f4 f5 grandma grandpa gustave ian iven2 iven3 iven4 john kaukovalta "
-    "klatt klatt2 klatt3 klatt6 linda m1 m2 m3 m4 m5 m6 m7 m8 marcelo max michel miguel mike2 norbert pablo paul "
-    "pedro quincy rob robert sandro shelby steph steph2 steph3 travis victor zac"
-).split()
 SILENCE_PHONE = "sil"
 _ESPEAK_NAMES = {"en-gb": "en"}
 _RETRIEVAL, _PHONEME_EVENTS, _UTF8 = 2, 1, 1
@@ -63,22 +52,6 @@ _Callback = ctypes.CFUNCTYPE(
 )
 
 
-@dataclass(frozen=True)
-class Voice:
-    """One way of speaking: accent and variant name the voice, rate (words a minute), pitch and range (0..99) move it."""
-
-    accent: str
-    variant: str
-    rate: int = 160
-    pitch: int = 50
-    range: int = 50
-
-    @property
-    def speaker(self) -> str:
-        """Who speaks, for disjoint splits: the variant, whatever the accent."""
-        return f"espeak_{self.variant.lower()}"
-
-
 class Speech(NamedTuple):
     """What `synthesize` gives: float32 samples at 16 kHz and (start, end, symbol) in seconds."""
 
@@ -87,43 +60,16 @@ class Speech(NamedTuple):
     words: list[tuple[float, float, str]]
 
 
-def voices() -> list[Voice]:
-    """Every variant in every accent, at the middle rate and pitch."""
-    return [Voice(accent, variant) for accent in ACCENTS for variant in VARIANTS]
-
-
-def split_voices(seed: int = 0) -> dict[str, list[Voice]]:
-    """Voices of "train", "dev" and "test"; no speaker, nor a sibling (iven2, iven3), is in two of them.
-
-    Of the variants without siblings one in six is held out for dev and one in six for test; families
-    always train, so that no held-out set is mostly one family.
-    """
-    families = collections.Counter(_family(variant) for variant in VARIANTS)
-    alone = sorted(family for family, num_siblings in families.items() if num_siblings == 1)
-    random.Random(f"voices {seed}").shuffle(alone)
-    held_out = len(alone) // 6
-    split_of = dict.fromkeys(alone[:held_out], "test")
-    split_of.update(dict.fromkeys(alone[held_out : 2 * held_out], "dev"))
-    split: dict[str, list[Voice]] = {"train": [], "dev": [], "test": []}
-    for voice in voices():
-        split[split_of.get(_family(voice.variant), "train")].append(voice)
-    return split
-
-
-def _family(variant: str) -> str:
-    """gene2 -> gene, but f1..f5 and m1..m8 are people of their own."""
-    return variant if len(variant) == 2 else variant.rstrip("0123456789")
-
-
 def phone_inventory() -> list[str]:
-    """The phones of every accent without stress and length marks, sorted, "sil" among them: classes for a phone classifier."""
+    """The phones of all accents without stress and length marks, "sil" too, sorted: classes."""
     return list(_INVENTORY)
 
 
+# ruff: noqa: SIM905  (name lists read as text)
 _INVENTORY = tuple(
     sorted(
-        "sil n t s @ d f r m E I l aI k z D v w p 0 eI i 3 b T u a g oU h V o@ O@ aU j i@ A@ tS aa N O "
-        "dZ S U e@ Z IR VR OI aI@ A @L ?".split()
+        "sil n t s @ d f r m E I l aI k z D v w p 0 eI i 3 b T u a g oU h V o@ O@ aU j i@ A@ tS "
+        "aa N O dZ S U e@ Z IR VR OI aI@ A @L ?".split()
     )
 )
 
@@ -140,7 +86,9 @@ def normalise_phone(name: str) -> str:
 
 
 def synthesize(text: str, voice: Voice) -> Speech:
-    """Say `text` (words of letters and apostrophes); level as espeak gives it, at most 50 ms after the last phone.
+    """Say `text` (words of letters and apostrophes) at espeak's own level.
+
+    The samples end at most 50 ms after the last phone.
 
     Raises RuntimeError when espeak-ng does not know the voice.
     """
@@ -201,7 +149,7 @@ def _choose_voice(library: ctypes.CDLL, voice: Voice) -> None:
 
 
 def _seed_noise(library: ctypes.CDLL) -> None:
-    """Aspiration draws from the C library's rand(), the Klatt voices from a generator of their own."""
+    """Aspiration draws from the C library's rand(), the Klatt voices from espeak's own."""
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))
     ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None).srand(1)
 
@@ -216,7 +164,7 @@ def _unload(library: ctypes.CDLL) -> None:
 def _read_phones(
     events: list[tuple[int, int, int, str]], rate: int, end: float
 ) -> list[tuple[float, float, str]]:
-    """Intervals of phones, neighbouring silences merged; the time before the first phone is silence."""
+    """Intervals of phones; neighbouring silences merge, before the first phone is silence."""
     starts = [
         (sample / rate, normalise_phone(p)) for kind, _, sample, p in events if kind == _PHONE
     ]
@@ -237,7 +185,7 @@ def _read_words(
     rate: int,
     phones: list[tuple[float, float, str]],
 ) -> list[tuple[float, float, str]]:
-    """Intervals of words. espeak says "in the" as one word: such a run is divided by its letters."""
+    """Intervals of words. espeak says "in the" as one: such a run is divided by its letters."""
     started = {position: sample / rate for kind, position, sample, _ in events if kind == _WORD}
     groups: list[tuple[float, list[str]]] = []
     for match in re.finditer(r"\S+", text):
@@ -256,13 +204,13 @@ def _read_words(
 
 
 def _speech_end(phones: list[tuple[float, float, str]], start: float, stop: float) -> float:
-    """Where the last sounding phone in [start, stop] ends: a pause after a word is not part of it."""
+    """Where the last sounding phone in [start, stop] ends: a pause is no part of a word."""
     sounding = [min(b, stop) for a, b, p in phones if p != SILENCE_PHONE and start <= a < stop]
     return max(sounding, default=stop)
 
 
 def _resample(pcm: np.ndarray, rate: int) -> np.ndarray:
-    """22,050 Hz -> 16 kHz by cutting the spectrum, with a cosine slope over its last 500 Hz against ringing."""
+    """22,050 Hz -> 16 kHz by cutting the spectrum, its last 500 Hz sloped against ringing."""
     if rate == SAMPLE_RATE or len(pcm) == 0:
         return pcm
     block = np.gcd(rate, SAMPLE_RATE)

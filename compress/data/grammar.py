@@ -1,8 +1,9 @@
 """The closed grammar of the synthetic speech: what is said, before anybody says it.
 
-Sentences are lower case, letters and apostrophe only, over 250 to 400 distinct words that contain all 35 words of
-speech_commands. A template is a string with {slots}; a slot is filled by one line of SLOTS (which may hold slots again) or by a
-number function of NUMBERS. docs/grammar.md lists the kinds and their shares.
+Sentences are lower case, letters and apostrophe only, over 250 to 400 distinct words that contain
+all 35 words of speech_commands. A template is a string with {slots}; a slot is filled by one
+alternative of SLOTS (which may hold slots again) or by a number function of NUMBERS.
+docs/grammar.md lists the kinds and their shares.
 
 Example: "set a timer for {duration}" -> "set a timer for twenty five minutes".
 """
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
 
+from compress.data.spelling import DIGITS, NUMBERS, ORDINALS, TEENS, TENS
+
+# ruff: noqa: SIM905  (word lists read as text)
 COMMAND_WORDS = (
     "backward bed bird cat dog down eight five follow forward four go happy house learn left "
     "marvin nine no off on one right seven sheila six stop three tree two up visual wow yes zero"
@@ -22,87 +25,12 @@ EXTRA_WORDS = (
     "darker warmer cooler faster slower open close start help next back play skip record save "
     "delete answer"
 ).split()
-DIGITS = "zero one two three four five six seven eight nine".split()
-TEENS = ("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen").split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-ORDINALS = (
-    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth "
-    "fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
-).split()
-
-
-def spell_number(number: int) -> str:
-    """Spell 0 <= number < 10,000 the American way: 1305 -> "one thousand three hundred five"."""
-    if number < 10:
-        return DIGITS[number]
-    if number < 20:
-        return TEENS[number - 10]
-    if number < 100:
-        tens, rest = divmod(number, 10)
-        return TENS[tens - 2] + (f" {DIGITS[rest]}" if rest else "")
-    unit, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
-    head, rest = divmod(number, unit)
-    return f"{spell_number(head)} {name}" + (f" {spell_number(rest)}" if rest else "")
-
-
-def spell_ordinal(number: int) -> str:
-    """Spell a day of the month, 1 <= number <= 31: 21 -> "twenty first"."""
-    if number < 20:
-        return ORDINALS[number - 1]
-    tens, rest = divmod(number, 10)
-    if rest == 0:
-        return {2: "twentieth", 3: "thirtieth"}[tens]
-    return f"{TENS[tens - 2]} {ORDINALS[rest - 1]}"
-
-
-def _clock(rng: random.Random) -> str:
-    hour = spell_number(rng.randint(1, 12))
-    minute = rng.choice(
-        ["", "", "fifteen", "thirty", "forty five", spell_number(rng.randint(10, 59))]
-    )
-    style = rng.random()
-    if style < 0.15:
-        return f"half past {hour}"
-    if style < 0.3:
-        return f"quarter {rng.choice(['to', 'past'])} {hour}"
-    if style < 0.4:
-        return f"{hour} o'clock"
-    return f"{hour} {minute}".strip()
-
-
-def _duration(rng: random.Random) -> str:
-    if rng.random() < 0.15:
-        return rng.choice(["one second", "one minute", "one hour", "half an hour"])
-    top, unit = rng.choice([(60, "seconds"), (60, "minutes"), (60, "minutes"), (24, "hours")])
-    return f"{spell_number(rng.randint(2, top))} {unit}"
-
-
-def _large(rng: random.Random) -> str:
-    return spell_number(rng.choice([rng.randint(100, 999), rng.randint(1000, 9999)]))
-
-
-def _year(rng: random.Random) -> str:
-    century = rng.choice(["nineteen", "twenty"])
-    return f"{century} {spell_number(rng.randint(10, 99))}"
-
-
-NUMBERS: dict[str, Callable[[random.Random], str]] = {
-    "digit": lambda rng: rng.choice(DIGITS),
-    "small": lambda rng: spell_number(rng.randint(2, 20)),
-    "percent": lambda rng: spell_number(rng.randint(1, 20) * 5),
-    "degrees": lambda rng: spell_number(rng.randint(10, 35)),
-    "number": lambda rng: spell_number(rng.randint(0, 99)),
-    "large": _large,
-    "ordinal": lambda rng: spell_ordinal(rng.randint(1, 31)),
-    "year": _year,
-    "clock": _clock,
-    "duration": _duration,
-}
 
 # A line "name: a | b" is one slot; repeating an alternative makes it more likely.
 _SLOT_LINES = """
 light: light | lights | lamp
-device: fan | heater | television | radio | music | oven | kettle | speaker | alarm | camera | {light} | {light}
+device: fan | heater | television | radio | music | oven | kettle | {safety} | {light} | {light}
+safety: alarm | camera | speaker
 opening: door | window | blinds | curtains | gate
 room: kitchen | bedroom | bathroom | living room | office | hall | garden | garage | house
 colour: red | green | blue | yellow | white | orange | purple
@@ -111,8 +39,10 @@ onoff: on | off
 open: open | close | lock
 day: monday | tuesday | wednesday | thursday | friday | saturday | sunday | today | tomorrow
 part: morning | afternoon | evening
-month: january | february | march | april | may | june | july | august | september | october | november | december
-item: coffee | tea | water | milk | bread | butter | cheese | eggs | apples | rice | sugar | salt | fish
+month: january | february | march | april | may | june | july | {autumn}
+autumn: august | september | october | november | december
+item: {drink} | bread | butter | cheese | eggs | apples | rice | sugar | salt | fish
+drink: coffee | tea | water | milk
 city: london | paris | berlin | tokyo | rome | boston
 animal: cat | dog | bird
 way: left | right | forward | backward | up | down
@@ -210,8 +140,10 @@ can you hear me {person}
 
 NUMBER_PHRASES = (
     """
-{number} | {number} | {large} | {large} | {clock} | {clock} | {duration} | {duration} | {percent} percent | {degrees} degrees
-{month} {ordinal} | the {ordinal} of {month} | {day} {month} {ordinal} | {month} {ordinal} {year} | {year} | {number} point {digit}
+{number} | {number} | {large} | {large} | {clock} | {clock} | {duration} | {duration}
+{percent} percent | {degrees} degrees
+{month} {ordinal} | the {ordinal} of {month} | {day} {month} {ordinal}
+{month} {ordinal} {year} | {year} | {number} point {digit}
 {day} at {clock} | {clock} in the {part} | timer {duration} | minus {small} degrees
 """.strip()
     .replace("\n", " | ")
@@ -223,7 +155,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 
 def fill_template(template: str, rng: random.Random) -> str:
-    """Fill every {slot} of `template`, slots inside slots too, and close up the blanks that empty choices leave."""
+    """Fill every {slot} of `template`, nested ones too, and close up blanks of empty choices."""
 
     def choose(match: re.Match[str]) -> str:
         name = match[1]

@@ -1,11 +1,11 @@
-"""Synthetic speech as Lhotse cuts: the grammar's sentences said by espeak-ng's voices, with phone and word times.
+"""Synthetic speech as Lhotse cuts: the grammar's sentences in espeak-ng's voices, with times.
 
     folder/train-2000-1f0c.../shard-00000.wav      250 utterances one after another, 16 kHz, 16 bit
-                              shard-00000.json     their cuts, kept so that a killed run goes on where it stopped
+                              shard-00000.json     their cuts, kept so that a killed run goes on
                               cuts.jsonl.gz        all cuts, paths relative to this folder
                               settings.json        what the folder's name is the hash of
 
-Utterance i depends on (settings, split, seed, i) alone, so the folder is the same for any number of workers.
+Utterance i depends on (settings, split, seed, i) alone: any number of workers gives one result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ import soundfile
 from rich.progress import track
 
 from compress.data import grammar
-from compress.data.espeak import SAMPLE_RATE, Voice, split_voices, synthesize
+from compress.data.espeak import SAMPLE_RATE, synthesize
+from compress.data.voices import Voice, split_voices
 
 if TYPE_CHECKING:
     from lhotse import CutSet
@@ -38,7 +39,10 @@ SHARD_UTTERANCES = 250
 
 @dataclass(frozen=True)
 class SyntheticSettings:
-    """Ranges that each utterance draws from, uniformly: words a minute, espeak's 0..99, seconds, and dB to full scale."""
+    """Ranges that each utterance draws from, uniformly.
+
+    rate in words a minute, pitch and range from 0 to 99, levels (RMS) in dB to full scale.
+    """
 
     rate: tuple[int, int] = (120, 230)
     pitch: tuple[int, int] = (20, 80)
@@ -56,12 +60,13 @@ def make_synthetic(
     split: str,
     seed: int = 0,
     num_workers: int = 2,
-    settings: SyntheticSettings = SyntheticSettings(),  # noqa: B008  frozen, no state shared
+    settings: SyntheticSettings = SyntheticSettings(),
 ) -> CutSet:
-    """Make, or find in the cache `folder`, `num_utterances` cuts of the voices of `split` (train, dev or test).
+    """Make, or find in the cache `folder`, `num_utterances` cuts of `split` (train, dev, test).
 
-    A cut's supervision has text, speaker and alignment {"phone": ..., "word": ...}, times from the cut's start. The new folder
-    appears under its name when it is whole. Raises ValueError for another split.
+    A cut's supervision has text, speaker and alignment {"phone": ..., "word": ...} with times from
+    the cut's start. A new folder gets its name when it is whole. Raises ValueError for another
+    split.
     """
     target = prepare_synthetic(folder, num_utterances, split, seed, num_workers, settings)
     return load_synthetic(target)
@@ -91,12 +96,12 @@ def prepare_synthetic(
         "num_utterances": num_utterances,
         "split": split,
         "seed": seed,
-        "grammar": hashlib.sha256("\n".join(grammar.vocabulary()).encode()).hexdigest()[:16],
-        "first_texts": _texts(split, seed, min(num_utterances, 50)),
+        "texts": _digest(_texts(split, seed, num_utterances)),
+        "voices": _digest([f"{v.accent}+{v.variant}" for v in known[split]]),
         **asdict(settings),
     }
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
-    target = Path(folder) / f"{split}-{num_utterances}-{digest}"
+    name = f"{split}-{num_utterances}-{_digest([json.dumps(record, sort_keys=True)])}"
+    target = Path(folder) / name
     if target.exists():
         return target
     growing = target.with_name(target.name + ".part")
@@ -110,6 +115,10 @@ def prepare_synthetic(
             raise
         shutil.rmtree(growing)  # another process finished the same folder first
     return target
+
+
+def _digest(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
 def _texts(split: str, seed: int, num: int) -> list[str]:
