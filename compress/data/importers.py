@@ -71,7 +71,7 @@ def known_split(origin: str, name: str | None) -> str | None:
 
 
 def split_of_folder(name: str) -> str | None:
-    """`train`, `dev-clean` and `test_other` say what they are; other folder names say nothing."""
+    """`train-clean-100`, `dev` and `test_other` say what they are; other names say nothing."""
     first = name.replace("_", "-").split("-")[0]
     split = SPLIT_ALIASES.get(first, first)
     return split if split in SPLITS else None
@@ -132,19 +132,17 @@ def find_audio(origin: str, stem: Path) -> Path:
     raise InputError(f"{origin}: no audio {stem.name}.flac (or .wav, .opus) in {stem.parent}")
 
 
-def read_kaldi(path: Path) -> Iterator[Row]:
+def read_kaldi(path: Path, split: str | None = None) -> Iterator[Row]:
     """wav.scp and text, with utt2spk and segments if there; or train/, dev/, test/ of those."""
     if not (path / "wav.scp").exists():
         for folder in sorted(scp.parent for scp in path.glob("*/wav.scp")):
-            yield from read_kaldi(folder)
+            yield from read_kaldi(folder, split_of_folder(folder.name))
         return
     recordings = read_table(path / "wav.scp")
     texts = read_table(path / "text") if (path / "text").exists() else {}
     speakers = read_table(path / "utt2spk") if (path / "utt2spk").exists() else {}
     segments = read_table(path / "segments") if (path / "segments").exists() else None
     utterances = recordings if segments is None else segments
-    for utterance in texts.keys() - utterances.keys():
-        raise InputError(f"{texts[utterance][0]}: {utterance} has no audio: add it to wav.scp")
     for utterance, (origin, value) in utterances.items():
         recording, start, duration = utterance, 0.0, None
         if segments is not None:
@@ -160,10 +158,13 @@ def read_kaldi(path: Path) -> Iterator[Row]:
             audio_path=path / audio,
             text=texts.get(utterance, (origin, None))[1],
             speaker=speakers.get(utterance, (origin, None))[1],
-            split=split_of_folder(path.name),
+            split=split,
             start_seconds=start,
             duration_seconds=duration,
         )
+    for utterance in texts.keys() - utterances.keys():
+        listing = "wav.scp" if segments is None else "segments"
+        raise InputError(f"{texts[utterance][0]}: {utterance} has no audio: add it to {listing}")
 
 
 def read_table(path: Path) -> dict[str, tuple[str, str]]:
@@ -198,8 +199,9 @@ def read_folder(path: Path) -> Iterator[Row]:
         if audio_path.suffix.lower() not in AUDIO_SUFFIXES:
             continue
         folders = audio_path.relative_to(path).parts[:-1]
-        splits = [name for name in folders if split_of_folder(name)]
-        others = [name for name in folders if name not in splits]
+        splits = [SPLIT_ALIASES.get(name, name) for name in folders]
+        splits = [name for name in splits if name in SPLITS]
+        others = [name for name in folders if name not in (*SPLITS, *SPLIT_ALIASES)]
         transcript = audio_path.with_suffix(".txt")
         yield Row(
             origin=str(transcript if transcript.exists() else audio_path),
@@ -207,7 +209,7 @@ def read_folder(path: Path) -> Iterator[Row]:
             audio_path=audio_path,
             text=read_transcript(transcript),
             speaker="/".join(others) or None,
-            split=split_of_folder(splits[0]) if splits else None,
+            split=splits[0] if splits else None,
         )
 
 
