@@ -53,16 +53,18 @@ def build_encoder(rng):
     lower = np.where(
         steps[:, None] >= steps, DECAY ** np.maximum(0, steps[:, None] - steps), 0.0
     ).astype(np.float32)
+    project = rng.normal(0, 0.05, (4 * F, S0)).astype(np.float32)
+    project -= project.mean(axis=0)  # digital silence, the same in every bin, projects to nothing
     constants = {
         "mean": np.float32(-7.0).reshape(1),
         "stack": np.array([0, T, 4 * F]),
-        "project": rng.normal(0, 0.02, (4 * F, S0)).astype(np.float32),
+        "project": project,
         "lower": lower,
         "powers": (DECAY ** (steps + 1)).astype(np.float32).reshape(1, T, 1),
         "zero_axis": np.array([0]),
         "one_axis": np.array([1]),
         "last": np.array([T - 1]),
-        "out": rng.normal(0, 1.0, (S0, J)).astype(np.float32),
+        "out": rng.normal(0, 0.6, (S0, J)).astype(np.float32),
         "steps": np.float32(T).reshape(1),
     }
     node = helper.make_node
@@ -97,7 +99,7 @@ def build_encoder(rng):
 
 def build_decoder(rng):
     constants = {
-        "table": rng.normal(0, 0.7, (V, J)).astype(np.float32),
+        "table": rng.normal(0, 0.25, (V, J)).astype(np.float32),
         "zero": np.array(0),
         "weights": np.array([0.3, 1.0], dtype=np.float32).reshape(1, 2, 1),
         "two": np.array([2]),
@@ -122,7 +124,7 @@ def build_decoder(rng):
 
 def build_joiner(rng):
     bias = np.zeros(V, dtype=np.float32)
-    bias[0] = 2.5  # about half the frames are blank then
+    bias[0] = 4.0  # about half the frames are blank then, and all of silence
     constants = {"weight": rng.normal(0, 1.0, (J, V)).astype(np.float32), "bias": bias}
     node = helper.make_node
     nodes = [
