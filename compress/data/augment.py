@@ -99,7 +99,7 @@ def draw_room(
     15 dB more energy than all reflections.
     """
     if len(rirs) > 0:
-        rir = np.asarray(rirs[rng.integers(len(rirs))], dtype=np.float32)
+        rir = np.asarray(rirs[int(rng.integers(len(rirs)))], dtype=np.float32)
         return rir[int(np.abs(rir).argmax()) :]
     seconds = rng.uniform(*settings.reverberation_seconds)
     times = np.arange(int(seconds * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
@@ -125,7 +125,7 @@ def draw_noise(
 ) -> np.ndarray:
     """A random stretch of one of `noises`, repeated where short, or noise of slope 1/f^0..1/f^2."""
     if len(noises) > 0:
-        noise = noises[rng.integers(len(noises))]
+        noise = noises[int(rng.integers(len(noises)))]
         start = int(rng.integers(len(noise)))
         if start + num_samples <= len(noise):
             return noise[start : start + num_samples]

@@ -108,7 +108,7 @@ def _speak(text: str, voice: Voice) -> tuple[np.ndarray, int, list[tuple[int, in
     blocks: list[bytes] = []
     events: list[tuple[int, int, int, str]] = []
 
-    def receive(wav, num_samples, event) -> int:  # type: ignore[no-untyped-def]
+    def receive(wav, num_samples, event) -> int:
         if wav and num_samples:
             blocks.append(ctypes.string_at(wav, 2 * num_samples))
         index = 0

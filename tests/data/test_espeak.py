@@ -62,17 +62,22 @@ def test_words_that_espeak_joins_are_divided() -> None:
     assert all(end > start for start, end, _ in words)
 
 
-def test_phones_are_where_they_say() -> None:
-    """An s crosses zero several times as often as a vowel: its frames must lie inside its times."""
-    speech = synthesize("say six seven stop this house", Voice("en-us", "m3", rate=130))
-    frame = SAMPLE_RATE // 100
-    signs = np.signbit(speech.samples[: len(speech.samples) // frame * frame]).reshape(-1, frame)
+@pytest.mark.parametrize("variant", ["m3", "f2", "Reed"])
+def test_phones_are_where_they_say(variant: str) -> None:
+    """An s crosses zero more often than a vowel: its times fit best where they are, unshifted."""
+    voice = Voice("en-us", variant, rate=130)
+    speech = synthesize("say six seven set the house lights sister music seconds", voice)
+    num_frames = len(speech.samples) // 160
+    signs = np.signbit(speech.samples[: num_frames * 160]).reshape(-1, 160)
     hissing = np.mean(signs[:, 1:] != signs[:, :-1], axis=1) > 0.3
-    centres = (np.arange(len(hissing)) + 0.5) / 100
-    fricatives = [(start, end) for start, end, phone in speech.phones if phone in ("s", "z")]
-    said = np.any([(centres > start) & (centres < end) for start, end in fricatives], axis=0)
-    assert len(fricatives) >= 6
-    assert np.mean(said == hissing) > 0.9
+    fricatives = [(start, end) for start, end, phone in speech.phones if phone in ("s", "S")]
+    agreement = {}
+    for shift_frames in range(-4, 5):
+        centres = (np.arange(num_frames) + 0.5 - shift_frames) / 100
+        said = np.any([(centres > start) & (centres < end) for start, end in fricatives], axis=0)
+        agreement[shift_frames] = np.mean(said == hissing)
+    assert max(agreement, key=agreement.__getitem__) == 0
+    assert agreement[0] > 0.8
 
 
 @pytest.mark.parametrize("variant", ["m3", "Reed", "klatt2", "grandpa"])
