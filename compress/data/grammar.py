@@ -26,11 +26,11 @@ EXTRA_WORDS = (
     "delete answer"
 ).split()
 
-# A line "name: a | b" is one slot; repeating an alternative makes it more likely.
+# A slot is all lines "name: a | b" of its name; repeating an alternative makes it more likely.
 _SLOT_LINES = """
 light: light | lights | lamp
-device: fan | heater | television | radio | music | oven | kettle | {safety} | {light} | {light}
-safety: alarm | camera | speaker
+device: fan | heater | television | radio | music | oven | kettle | {light} | {light}
+device: alarm | camera | speaker
 opening: door | window | blinds | curtains | gate
 room: kitchen | bedroom | bathroom | living room | office | hall | garden | garage | house
 colour: red | green | blue | yellow | white | orange | purple
@@ -39,10 +39,10 @@ onoff: on | off
 open: open | close | lock
 day: monday | tuesday | wednesday | thursday | friday | saturday | sunday | today | tomorrow
 part: morning | afternoon | evening
-month: january | february | march | april | may | june | july | {autumn}
-autumn: august | september | october | november | december
-item: {drink} | bread | butter | cheese | eggs | apples | rice | sugar | salt | fish
-drink: coffee | tea | water | milk
+month: january | february | march | april | may | june | july
+month: august | september | october | november | december
+item: coffee | tea | water | milk | bread | butter
+item: | cheese | eggs | apples | rice | sugar | salt | fish
 city: london | paris | berlin | tokyo | rome | boston
 animal: cat | dog | bird
 way: left | right | forward | backward | up | down
@@ -52,10 +52,10 @@ please: please | now |
 event: meeting | dinner | doctor | birthday | train | party
 when: {day} | {day} {part} | {day} at {clock} | the {ordinal} of {month}
 """
-SLOTS: dict[str, list[str]] = {
-    name: [choice.strip() for choice in choices.split("|")]
-    for name, choices in (line.split(":", 1) for line in _SLOT_LINES.strip().splitlines())
-}
+SLOTS: dict[str, list[str]] = {}
+for _line in _SLOT_LINES.strip().splitlines():
+    _name, _choices = _line.split(":", 1)
+    SLOTS.setdefault(_name, []).extend(choice.strip() for choice in _choices.split("|"))
 
 SENTENCES = """
 turn {onoff} the {device} in the {room} {please}

@@ -1,9 +1,19 @@
+import random
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from compress.data.grammar import COMMAND_WORDS, KINDS, fill_template, sentences, vocabulary
+from compress.data.grammar import (
+    COMMAND_WORDS,
+    KINDS,
+    SENTENCES,
+    SLOTS,
+    fill_template,
+    sentences,
+    vocabulary,
+)
 from compress.data.spelling import DIGITS, spell_number, spell_ordinal
 
 
@@ -46,6 +56,24 @@ def test_vocabulary_is_closed_and_of_the_promised_size() -> None:
     assert said == set(words)
 
 
+def test_documentation_lists_the_vocabulary_and_every_slot() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "grammar.md").read_text()
+    assert page.split("## All words")[1].split() == vocabulary()
+    rows = [
+        f"| {name} | "
+        + ", ".join(f"`{c}`" if "{" in c else c or "(nothing)" for c in choices)
+        + " |"
+        for name, choices in SLOTS.items()
+    ]
+    assert [row for row in rows if row not in page] == []
+    assert f"{len(SENTENCES)} templates" in page and f"{len(vocabulary())} words" in page
+
+
+def test_months_are_equally_likely() -> None:
+    drawn = Counter(fill_template("{month}", random.Random(i)) for i in range(3000))
+    assert len(drawn) == 12 and min(drawn.values()) > 180
+
+
 def test_sentences_hold_letters_and_apostrophes_only() -> None:
     for text in sentences(3000, seed=2):
         assert re.fullmatch(r"[a-z']+( [a-z']+)*", text)
@@ -68,8 +96,6 @@ def test_seed_decides_and_a_longer_draw_begins_with_the_shorter() -> None:
 
 
 def test_empty_choices_leave_no_double_blank() -> None:
-    import random
-
     texts = {fill_template("call {person} {please}", random.Random(i)) for i in range(60)}
     assert all(text == " ".join(text.split()) for text in texts)
     assert any(text.split()[-1] not in ("please", "now") for text in texts)
