@@ -42,7 +42,7 @@ part: morning | afternoon | evening
 month: january | february | march | april | may | june | july
 month: august | september | october | november | december
 item: coffee | tea | water | milk | bread | butter
-item: | cheese | eggs | apples | rice | sugar | salt | fish
+item: cheese | eggs | apples | rice | sugar | salt | fish
 city: london | paris | berlin | tokyo | rome | boston
 animal: cat | dog | bird
 way: left | right | forward | backward | up | down
