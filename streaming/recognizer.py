@@ -65,7 +65,8 @@ class Stream:
         Raises AudioError for samples that are not finite, and when the rate changes.
         """
         if self._finished:
-            raise InputError("this stream's input is finished: create another stream")
+            raise InputError("the stream's input is finished: create another stream")
+        samples = check_samples(samples)
         if self._resampler is None:
             self._resampler = Resampler(sample_rate, self.features.settings.sample_rate)
             self._sample_rate = sample_rate
@@ -74,7 +75,7 @@ class Stream:
                 f"the stream began at {self._sample_rate} Hz and now gets {sample_rate} Hz: "
                 "create a stream for each rate"
             )
-        self.features.accept(self._resampler.accept(check_samples(samples)))
+        self.features.accept(self._resampler.accept(samples))
 
     def input_finished(self) -> None:
         """Ends the audio: appends as much silence as brings the last word out.

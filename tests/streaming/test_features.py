@@ -1,0 +1,83 @@
+import kaldi_native_fbank as knf
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streaming.errors import InputError
+from streaming.features import SILENCE, FeatureSettings, FeatureStream, compute_features
+
+SETTINGS = FeatureSettings()
+
+
+def kaldi_features(samples: np.ndarray) -> np.ndarray:
+    """The oracle: kaldi-native-fbank with sherpa-onnx's settings, written out on its own."""
+    options = knf.FbankOptions()
+    options.frame_opts.samp_freq = 16000
+    options.frame_opts.dither = 0
+    options.frame_opts.snip_edges = False
+    options.mel_opts.num_bins = 80
+    options.mel_opts.low_freq = 20
+    options.mel_opts.high_freq = -400
+    fbank = knf.OnlineFbank(options)
+    fbank.accept_waveform(16000, samples.tolist())
+    fbank.input_finished()
+    return np.array([fbank.get_frame(i) for i in range(fbank.num_frames_ready)])
+
+
+def test_equal_kaldi_native_fbank_exactly(speech):
+    assert np.array_equal(compute_features(speech, SETTINGS), kaldi_features(speech))
+
+
+@settings(max_examples=30, deadline=None)
+@given(pieces=st.lists(st.integers(0, 900), max_size=12), reads=st.integers(1, 9))
+def test_equal_under_any_cutting(speech, pieces, reads):
+    stream = FeatureStream(SETTINGS)
+    frames, start = [], 0
+    for size in [*pieces, 8000 - min(8000, sum(pieces))]:
+        stream.accept(speech[:8000][start : start + size])
+        start += size
+        while (block := stream.read(reads)) is not None:
+            frames.append(block)
+    stream.finish()
+    frames.append(stream.read(stream.num_ready))
+    assert np.array_equal(np.concatenate(frames), compute_features(speech[:8000], SETTINGS))
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 79, 80, 81, 239, 240, 279, 280, 281, 4567])
+def test_frame_counts(num_samples):
+    stream = FeatureStream(SETTINGS)
+    stream.accept(np.zeros(num_samples, dtype=np.float32))
+    ready = stream.num_ready
+    assert SETTINGS.num_samples(ready) <= num_samples < SETTINGS.num_samples(ready + 1)
+    stream.finish()
+    assert stream.num_ready == SETTINGS.num_frames(num_samples)
+
+
+def test_silence_is_what_zero_samples_give():
+    features = compute_features(np.zeros(1600, dtype=np.float32), SETTINGS)
+    assert features.shape == (10, 80)
+    assert np.all(features == np.float32(SILENCE))
+
+
+def test_tail_is_zero_samples_appended(speech):
+    padded = np.concatenate([speech, np.zeros(5 * 160, dtype=np.float32)])
+    tailed = compute_features(speech, SETTINGS, tail_frames=5)
+    assert np.array_equal(tailed, compute_features(padded, SETTINGS))
+    assert len(tailed) == SETTINGS.num_frames(len(speech)) + 5
+
+
+def test_no_samples_no_frames():
+    assert compute_features(np.zeros(0, dtype=np.float32), SETTINGS).shape == (0, 80)
+
+
+def test_settings_survive_json():
+    assert FeatureSettings.from_json(SETTINGS.to_json()) == SETTINGS
+
+
+@pytest.mark.parametrize(
+    "change", [{"preset": "nemo"}, {"num_mel_bins": "80"}, {"colour": 1}, {"sample_rate": 1}]
+)
+def test_wrong_settings_are_refused(change):
+    with pytest.raises(InputError):
+        FeatureSettings.from_json(SETTINGS.to_json() | change)
