@@ -1,0 +1,105 @@
+"""Which widths spend a budget of parameters: one ratio for all groups, then fill what is left.
+
+A width is (blocks, size): (heads, head_dim) in attention, (1, units) everywhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from compress.shrink.groups import Group, shapes_of
+
+Width = tuple[int, int]
+Widths = Mapping[str, Width]
+
+ENOUGH = 0.97  # share of the budget to use before a finer rounding is not worth its kernels
+BISECTIONS = 24  # the ratio to 6e-8, far below one unit of any layer
+
+
+class ParameterCount:
+    """num_parameters is a polynomial in the groups' widths: sum of c * w_i * w_j."""
+
+    def __init__(self, model: nn.Module, groups: Sequence[Group]) -> None:
+        owner = {(a.parameter, a.dim): (g.name, a.copies) for g in groups for a in g.axes}
+        self.terms: Counter[tuple[str, ...]] = Counter()
+        for name, shape in shapes_of(model).items():
+            coefficient, factors = 1, []
+            for dim, length in enumerate(shape):
+                group, copies = owner.get((name, dim), (None, length))
+                coefficient *= copies
+                factors += [group] if group else []
+            self.terms[tuple(sorted(factors))] += coefficient
+
+    def __call__(self, widths: Widths) -> int:
+        return sum(
+            coefficient * math.prod(math.prod(widths[group]) for group in factors)
+            for factors, coefficient in self.terms.items()
+        )
+
+
+def ladder(current: Width, smallest: int, round_to: int) -> list[Width]:
+    """Ascending widths down from `current`: smaller blocks first, fewer once they are smallest.
+
+    >>> ladder((3, 32), smallest=16, round_to=8)
+    [(1, 16), (2, 16), (3, 16), (3, 24), (3, 32)]
+    """
+    blocks, size = current
+    smallest = min(smallest, size)
+    sizes = [step for step in range(round_to, size, round_to) if step > smallest]
+    shrunk = [(blocks, step) for step in sizes]
+    fewer = [(count, smallest) for count in range(1, blocks + 1) if (count, smallest) != current]
+    return [*fewer, *shrunk, current]
+
+
+def widths_at(ratio: float, groups: Sequence[Group], ladders: Mapping[str, list[Width]]) -> Widths:
+    """The widest step of each ladder that is at most `ratio` of the dense width."""
+    return {
+        group.name: max(
+            (step for step in ladders[group.name] if math.prod(step) <= ratio * group.width),
+            key=math.prod,
+            default=ladders[group.name][0],
+        )
+        for group in groups
+    }
+
+
+def fill(
+    widths: Widths,
+    ratio: float,
+    groups: Sequence[Group],
+    ladders: Mapping[str, list[Width]],
+    count: ParameterCount,
+    budget: int,
+) -> Widths:
+    """Widen by one step whichever group fits and is furthest behind the ratio, until none fits."""
+    widths = dict(widths)
+    open_groups = {group.name: group.width for group in groups}
+    while open_groups:
+        name = min(open_groups, key=lambda name: math.prod(widths[name]) / open_groups[name])
+        steps = ladders[name]
+        place = steps.index(widths[name]) + 1
+        wider = {**widths, name: steps[place]} if place < len(steps) else None
+        if wider is not None and count(wider) <= budget:
+            widths = wider
+        else:
+            del open_groups[name]
+    return widths
+
+
+def choose_widths(
+    groups: Sequence[Group],
+    ladders: Mapping[str, list[Width]],
+    count: ParameterCount,
+    budget: int,
+) -> Widths:
+    """At most `budget` parameters, in the proportions of the dense model as far as steps allow."""
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        ratio = (low + high) / 2
+        fits = count(widths_at(ratio, groups, ladders)) <= budget
+        low, high = (ratio, high) if fits else (low, ratio)
+    return fill(widths_at(low, groups, ladders), low, groups, ladders, count, budget)

@@ -1,0 +1,174 @@
+"""Channel pruning: layers become narrower, and the model stays an ordinary dense one.
+
+The graph that says which slices belong together is torch-pruning's (groups.py), the widths come
+from a budget of parameters (budget.py), the units that stay have the largest scores (scores.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from compress.models.config import TransducerConfig
+from compress.models.transducer import Transducer
+from compress.shrink.budget import ENOUGH, ParameterCount, Width, Widths, choose_widths, ladder
+from compress.shrink.groups import Group, build_graph, build_twin, find_groups, remove_units
+from compress.shrink.heads import align_heads, attention_of, query_scales
+from compress.shrink.schedule import check_sparsity
+from compress.shrink.scores import SCORES, best, score_units
+from compress.shrink.widths import read_config
+from streaming.errors import InputError
+
+Kept = dict[str, Tensor]  # parameter name -> flat indices into the old one, in the new one's shape
+
+
+class ChannelPruner:
+    """Narrows `model` in place, step by step along a schedule.
+
+    round_to: widths are multiples of it, so that kernels run full, and head dimensions multiples
+        of half of it; halved where a small model could not use 97 % of its budget otherwise.
+    min_width, min_head_dim: no layer gets narrower; attention drops whole heads from there, down
+        to one.
+    dense: the layout before any pruning, when `model` was pruned already (a resumed run).
+
+    Parameters stay the same objects, so an optimiser keeps pointing at them; its moments follow
+    by `carry_optimizer_state`. Gradients are dropped: call `prune_to` after `optimizer.step()`.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        score: str = "magnitude",
+        *,
+        round_to: int = 8,
+        min_width: int = 16,
+        min_head_dim: int = 12,
+        dense: TransducerConfig | None = None,
+    ) -> None:
+        if score not in SCORES:
+            raise InputError(f"no score named {score!r}: choose one of {', '.join(SCORES)}")
+        original = Transducer(dense or model.config)
+        self.model = model
+        self.score = score
+        self.round_to = round_to
+        self.min_width = min_width
+        self.min_head_dim = min_head_dim
+        self.groups = find_groups(original)
+        self.count = ParameterCount(original, self.groups)
+        self.num_parameters_dense = original.num_parameters
+
+    @property
+    def max_sparsity(self) -> float:
+        """The largest sparsity that a layout reaches, every layer at its smallest."""
+        smallest = {group.name: self._ladder(group, 1)[0] for group in self.groups}
+        return 1 - self.count(smallest) / self.num_parameters_dense
+
+    def plan(self, sparsity: float) -> Widths:
+        """The widths that `prune_to` would leave; nothing is changed."""
+        budget = int((1 - check_sparsity(sparsity)) * self.num_parameters_dense)
+        if sparsity > self.max_sparsity:
+            raise InputError(
+                f"no layout reaches sparsity {sparsity:g}: with every layer at its smallest "
+                f"(width {self.min_width}, one head of {self.min_head_dim}) it is "
+                f"{math.floor(self.max_sparsity * 1e4) / 1e4:g}: use at most that"
+            )
+        reachable = min(budget, self.model.num_parameters)
+        round_to = self.round_to
+        while True:
+            ladders = {group.name: self._ladder(group, round_to) for group in self.groups}
+            widths = choose_widths(self.groups, ladders, self.count, budget)
+            if round_to == 1 or self.count(widths) >= ENOUGH * reachable:
+                return widths
+            round_to = max(1, round_to // 2)
+
+    def prune_to(self, sparsity: float) -> Kept:
+        """Remove units until num_parameters <= (1 - sparsity) * the dense model's.
+
+        Returns for every parameter the flat indices of its values in the old one, shaped like the
+        new one. Raises InputError for a sparsity outside [0, 1) or beyond `max_sparsity`.
+        """
+        return self.prune_widths(self.plan(sparsity))
+
+    @torch.no_grad()
+    def prune_widths(self, widths: Widths) -> Kept:
+        """As `prune_to`, to a width for every group by name; nothing may get wider."""
+        parameters = dict(self.model.named_parameters())
+        twin = build_twin(self.model)
+        graph = build_graph(twin)
+        for group in self.groups:
+            old, new = self._width(group), widths[group.name]
+            if old == new:
+                continue
+            attention = attention_of(twin, group.axes)
+            if attention is None:
+                scores = score_units(parameters, group.axes, math.prod(old), self.score)
+            else:
+                scores = align_heads(attention, parameters, group.axes, self.score)
+                attention.num_heads, attention.head_dim = new
+            remove_units(graph, twin, group.name, removed_units(scores, old, new))
+        twin.config = read_config(twin)
+        return take_shape(self.model, twin)
+
+    def _width(self, group: Group) -> Width:
+        attention = attention_of(self.model, group.axes)
+        if attention is not None:
+            return attention.num_heads, attention.head_dim
+        axis = group.axes[0]
+        return 1, self.model.get_parameter(axis.parameter).shape[axis.dim] // axis.copies
+
+    def _ladder(self, group: Group, round_to: int) -> list[Width]:
+        if attention_of(self.model, group.axes) is None:
+            return ladder(self._width(group), self.min_width, round_to)
+        return ladder(self._width(group), self.min_head_dim, max(1, round_to // 2))
+
+
+def removed_units(scores: Tensor, old: Width, new: Width) -> list[int]:
+    """The units to remove so that `old` becomes `new`: whole blocks, then the rest of each block.
+
+    >>> removed_units(torch.tensor([5.0, 1.0, 2.0, 2.0, 9.0, 4.0]), old=(3, 2), new=(2, 1))
+    [1, 2, 3, 5]
+    """
+    by_block = scores.reshape(old)
+    units = torch.arange(scores.numel()).reshape(old)
+    kept: set[int] = set()
+    for block in best(by_block.sum(1), new[0]).tolist():
+        kept.update(units[block][best(by_block[block], new[1])].tolist())
+    return sorted(set(range(scores.numel())) - kept)
+
+
+def take_shape(model: Transducer, twin: Transducer) -> Kept:
+    """Give `model` the widths of `twin`, whose weights say which old values they are."""
+    kept = {name: index.detach().long() for name, index in twin.named_parameters()}
+    scales = query_scales(model, twin)
+    for name, parameter in model.named_parameters():
+        values = parameter.data.flatten()[kept[name].to(parameter.device)]
+        parameter.grad = None
+        # A loss still alive holds an accumulator for gradients of the old shape; autograd forgets
+        # it when the type changes, so take one that no weight has in between.
+        parameter.data = torch.empty(0, dtype=torch.cfloat, device=parameter.device)
+        parameter.data = values * scales.get(name, 1.0)
+    for old, new in zip(model.modules(), twin.modules(), strict=True):
+        public = {name: value for name, value in vars(new).items() if not name.startswith("_")}
+        public.pop("training")
+        public.pop("forward", None)
+        vars(old).update(public)
+        if isinstance(old, nn.LSTM):
+            old.flatten_parameters()
+    return kept
+
+
+def carry_optimizer_state(
+    optimizer: torch.optim.Optimizer, model: nn.Module, kept: Mapping[str, Tensor]
+) -> None:
+    """Gather every tensor of one value per weight (moments, averages) as `prune_to` gathered.
+
+    A moment [[1, 2], [3, 4]] of a weight that kept its last column, [[1], [3]], is [[2], [4]].
+    """
+    for name, parameter in model.named_parameters():
+        state = optimizer.state.get(parameter, {})
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.dim() > 0:
+                state[key] = value.flatten()[kept[name].to(value.device)]

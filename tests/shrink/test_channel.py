@@ -1,0 +1,219 @@
+"""A pruned model is the dense model with the removed units zeroed, and still an ordinary model."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from compress.models.config import (
+    StatelessPredictorConfig,
+    TransducerConfig,
+    uniform_conformer,
+)
+from compress.models.transducer import Transducer
+from compress.shrink import PATTERNS, ChannelPruner, carry_optimizer_state, sparsity_at
+from compress.shrink.channel import removed_units
+from compress.shrink.heads import best_partners
+from compress.shrink.scores import SCORES
+from streaming.errors import InputError
+
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+def demo_config():
+    return TransducerConfig(
+        vocab_size=500,
+        encoder=uniform_conformer(
+            num_layers=6, width=192, num_heads=4, feed_forward=576, joint_width=192
+        ),
+        predictor=StatelessPredictorConfig(width=192, joint_width=192),
+    )
+
+
+def halve(width):
+    blocks, size = width
+    return (max(1, blocks - 1), size // 2)
+
+
+def test_every_group_alone_equals_zeroing_it(model, outputs, slow_twin):
+    pruner = ChannelPruner(model)
+    dense_widths = {group.name: (group.blocks, group.size) for group in pruner.groups}
+    assert {axis.dim for group in pruner.groups for axis in group.axes} == {0, 1}
+    for group in pruner.groups:
+        student = copy.deepcopy(model)
+        widths = {**dense_widths, group.name: halve(dense_widths[group.name])}
+        kept = ChannelPruner(student).prune_widths(widths)
+        assert student.num_parameters == pruner.count(widths) < model.num_parameters
+        torch.testing.assert_close(outputs(student), outputs(slow_twin(model, kept)), **CLOSE)
+
+
+@pytest.mark.parametrize("score", sorted(SCORES))
+def test_whole_model_equals_zeroing(model, outputs, slow_twin, score):
+    dense = copy.deepcopy(model)
+    encoded = model.encoder(torch.randn(1, 8, 80), torch.tensor([8]))[0]
+    model.joiner(
+        encoded, model.predictor.forward_sequence(torch.ones(1, 1).long())
+    ).sum().backward()
+    kept = ChannelPruner(model, score).prune_to(0.6)
+    torch.testing.assert_close(outputs(model), outputs(slow_twin(dense, kept)), **CLOSE)
+
+
+def test_two_steps_equal_zeroing_what_both_removed(model, outputs, slow_twin):
+    dense = copy.deepcopy(model)
+    pruner = ChannelPruner(model)
+    first, second = pruner.prune_to(0.3), pruner.prune_to(0.6)
+    kept = {name: first[name].flatten()[second[name]] for name in first}
+    torch.testing.assert_close(outputs(model), outputs(slow_twin(dense, kept)), **CLOSE)
+
+
+def test_configuration_and_weights_rebuild_the_model(model, outputs):
+    ChannelPruner(model).prune_to(0.6)
+    text = model.config.model_dump_json()
+    rebuilt = Transducer(TransducerConfig.model_validate_json(text)).eval()
+    rebuilt.load_state_dict(model.state_dict())
+    assert repr(rebuilt) == repr(model)
+    assert torch.equal(outputs(rebuilt), outputs(model))
+
+
+def test_chunks_equal_whole_after_pruning(model):
+    ChannelPruner(model).prune_to(0.6)
+    features = torch.randn(2, 40, 80) * 4 - 6
+    with torch.no_grad():
+        whole, _ = model.encoder(features, torch.tensor([40, 40]))
+        state = model.encoder.initial_state(2)
+        parts = []
+        for chunk in features.split(8, dim=1):
+            part, state = model.encoder.streaming_forward(chunk, state)
+            parts.append(part)
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, **CLOSE)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.35, 0.6, 0.7])
+def test_small_model_meets_its_budget(model, sparsity):
+    dense = model.num_parameters
+    ChannelPruner(model).prune_to(sparsity)
+    assert 0.97 * (1 - sparsity) * dense <= model.num_parameters <= (1 - sparsity) * dense
+
+
+def test_ramp_to_90_percent_keeps_proportions_and_friendly_widths():
+    model = Transducer(demo_config())
+    dense = model.num_parameters
+    pruner = ChannelPruner(model)
+    for step in range(6):
+        sparsity = sparsity_at(step, 0, 5, 0.9)
+        pruner.prune_to(sparsity)
+        assert 0.97 * (1 - sparsity) * dense <= model.num_parameters <= (1 - sparsity) * dense
+    encoder = model.config.encoder
+    assert 48 <= encoder.width <= 80
+    for layer in encoder.layers:
+        assert 128 <= layer.feed_forward_in <= 256
+        assert 32 <= layer.num_heads * layer.head_dim <= 80
+        assert layer.head_dim % 4 == 0
+        assert layer.convolution % 8 == layer.feed_forward_in % 8 == layer.feed_forward_out % 8 == 0
+    assert encoder.width % 8 == encoder.joint_width % 8 == model.config.predictor.width % 8 == 0
+    assert model.config.vocab_size == 500
+    assert encoder.num_mel_bins == 80
+
+
+def test_one_shot_has_the_same_layout_as_a_resumed_ramp():
+    ramp, one_shot = Transducer(demo_config()), Transducer(demo_config())
+    ChannelPruner(ramp).prune_to(0.5)
+    ChannelPruner(ramp, dense=demo_config()).prune_to(0.9)
+    ChannelPruner(one_shot).prune_to(0.9)
+    assert ramp.config == one_shot.config
+
+
+def test_strong_units_stay(conformer):
+    feed_forward = conformer.encoder.layers[1].feed_forward_in
+    strong = torch.arange(3, 80, 5)
+    with torch.no_grad():
+        feed_forward.up.weight[strong] *= 100
+    kept = ChannelPruner(conformer).prune_to(0.75)
+    assert feed_forward.up.out_features >= len(strong)
+    assert set(strong.tolist()) <= set(kept["encoder.layers.1.feed_forward_in.up.bias"].tolist())
+
+
+def test_values_meet_the_queries_of_their_rank():
+    assert best_partners(
+        torch.tensor([[1.0, 5.0, 3.0], [3.0, 2.0, 1.0]]),
+        torch.tensor([[9.0, 7.0, 8.0], [1.0, 2.0, 3.0]]),
+    ).tolist() == [1, 0, 2, 5, 4, 3]
+
+
+def test_whole_heads_go_first_then_dimensions_of_each():
+    scores = torch.tensor([5.0, 1.0, 2.0, 2.0, 9.0, 4.0])
+    assert removed_units(scores, old=(3, 2), new=(2, 1)) == [1, 2, 3, 5]
+    assert removed_units(scores, old=(3, 2), new=(1, 2)) == [0, 1, 2, 3]
+
+
+def test_optimizer_moments_follow_by_hand():
+    weight = torch.nn.Linear(2, 2, bias=False)
+    optimizer = torch.optim.AdamW(weight.parameters())
+    weight(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    optimizer.state[weight.weight]["exp_avg"] = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    carry_optimizer_state(optimizer, weight, {"weight": torch.tensor([[1], [3]])})
+    assert optimizer.state[weight.weight]["exp_avg"].tolist() == [[2.0], [4.0]]
+    assert optimizer.state[weight.weight]["step"].item() == 1
+
+
+def test_training_goes_on_with_the_same_optimizer(model):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    pruner = ChannelPruner(model)
+    held = []  # a loss that outlives the pruning keeps autograd's nodes of the old shapes alive
+    for sparsity in (0.0, 0.3, 0.6):
+        old = {
+            name: optimizer.state[parameter]["exp_avg"].flatten()
+            for name, parameter in model.named_parameters()
+            if parameter in optimizer.state
+        }
+        kept = pruner.prune_to(sparsity)
+        carry_optimizer_state(optimizer, model, kept)
+        for name, parameter in model.named_parameters():
+            if name in old:
+                state = optimizer.state[parameter]
+                assert torch.equal(state["exp_avg"], old[name][kept[name]])
+                assert state["exp_avg_sq"].shape == parameter.shape
+        encoded = model.encoder(torch.randn(1, 16, 80), torch.tensor([16]))[0]
+        labels = torch.randint(1, 23, (1, 3))
+        loss = model.joiner(encoded, model.predictor.forward_sequence(labels)).square().mean()
+        held.append(loss)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_mode_and_parameters_stay_the_same_objects(model):
+    before = {name: id(parameter) for name, parameter in model.named_parameters()}
+    model.train()
+    ChannelPruner(model).prune_to(0.5)
+    assert {name: id(parameter) for name, parameter in model.named_parameters()} == before
+    assert all(module.training for module in model.modules())
+
+
+def test_unreachable_sparsity_names_the_nearest(model):
+    pruner = ChannelPruner(model)
+    before = model.config
+    with pytest.raises(InputError, match=r"no layout reaches sparsity 0\.999.*use at most that"):
+        pruner.prune_to(0.999)
+    assert model.config == before
+    pruner.prune_to(int(pruner.max_sparsity * 1e4) / 1e4)
+
+
+@pytest.mark.parametrize("sparsity", [90, 1.0, -1])
+def test_sparsity_outside_its_range(conformer, sparsity):
+    with pytest.raises(InputError, match=r"in \[0, 1\)"):
+        ChannelPruner(conformer).prune_to(sparsity)
+
+
+def test_wrong_score_and_missing_gradients(conformer):
+    with pytest.raises(InputError, match="choose one of magnitude, taylor"):
+        ChannelPruner(conformer, "magnitud")
+    with pytest.raises(ValueError, match="backward"):
+        ChannelPruner(conformer, "taylor").prune_to(0.5)
+
+
+def test_registry():
+    assert PATTERNS["channel"] is ChannelPruner
