@@ -1,5 +1,6 @@
 """Subtitles from token timestamps: words, then cues, as SubRip (srt) or WebVTT (vtt)."""
 
+import itertools
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -45,7 +46,7 @@ def _build_words(result: Result) -> list[Cue]:
     """Words with times; a word ends after its last token, at the latest where the next begins."""
     starts = [n for n, token in enumerate(result.tokens) if n == 0 or token.startswith(WORD_START)]
     words = []
-    for start, stop in zip(starts, [*starts[1:], len(result.tokens)], strict=True):
+    for start, stop in itertools.pairwise([*starts, len(result.tokens)]):
         end = result.timestamps[stop - 1] + LAST_TOKEN_SECONDS
         if stop < len(result.tokens):
             end = min(end, result.timestamps[stop])

@@ -8,19 +8,23 @@ from streaming.errors import BundleError
 
 BLANK = "<blk>"
 UNKNOWN = "<unk>"
-WORD_START = "▁"
+WORD_START = " "
 _BYTES = re.compile(r"(?:<0x[0-9A-Fa-f]{2}>)+")
 
 
 def read_tokens(path: Path, vocab_size: int) -> list[str]:
-    """The symbol of every id; ids must be 0..vocab_size-1 and `<blk>` must be 0."""
+    """The symbol of every id, `▁` as a space, as in the tokens of sherpa-onnx's results.
+
+    Ids must be 0..vocab_size-1, each once, and `<blk>` must be 0.
+    """
     symbols: list[str | None] = [None] * vocab_size
-    for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
+    text = path.read_text("utf-8", errors="replace").removesuffix("\n")
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would cut at U+2028 too
         symbol, _, index = line.rpartition(" ")
         right = index.isascii() and index.isdigit() and int(index) < vocab_size
         if not symbol or " " in symbol or not right or symbols[int(index)] is not None:
             raise BundleError(f"{path}:{number}: not 'symbol id', ids once: export it again")
-        symbols[int(index)] = symbol
+        symbols[int(index)] = symbol.replace("▁", WORD_START)
     found = [symbol for symbol in symbols if symbol is not None]
     if len(found) != vocab_size or found[0] != BLANK:
         raise BundleError(
@@ -31,12 +35,11 @@ def read_tokens(path: Path, vocab_size: int) -> list[str]:
 
 
 def pieces_to_text(pieces: Sequence[str]) -> str:
-    """Joins pieces: `▁` starts a word, runs of `<0xNN>` are UTF-8 bytes.
+    """Joins pieces: a space starts a word, runs of `<0xNN>` are UTF-8 bytes.
 
-    Example: ["▁turn", "▁o", "n"] -> "turn on". Bytes that are no whole character yet become "�".
+    Example: [" turn", " o", "n"] -> "turn on". Bytes that are no whole character yet become "�".
     """
-    text = _BYTES.sub(_decode_bytes, "".join(pieces))
-    return text.replace(WORD_START, " ").strip()
+    return _BYTES.sub(_decode_bytes, "".join(pieces)).strip()
 
 
 def _decode_bytes(match: re.Match[str]) -> str:
