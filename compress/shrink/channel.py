@@ -50,15 +50,14 @@ class ChannelPruner:
     ) -> None:
         if score not in SCORES:
             raise InputError(f"no score named {score!r}: choose one of {', '.join(SCORES)}")
-        original = Transducer(dense or model.config)
         self.model = model
         self.score = score
         self.round_to = round_to
         self.min_width = min_width
         self.min_head_dim = min_head_dim
-        self.groups = find_groups(original)
-        self.count = ParameterCount(original, self.groups)
-        self.num_parameters_dense = original.num_parameters
+        self.groups = find_groups(dense or model.config)
+        self.count = ParameterCount(build_twin(dense or model.config), self.groups)
+        self.num_parameters_dense = self.count({g.name: (g.blocks, g.size) for g in self.groups})
 
     @property
     def max_sparsity(self) -> float:
@@ -88,7 +87,8 @@ class ChannelPruner:
         """Remove units until num_parameters <= (1 - sparsity) * the dense model's.
 
         Returns for every parameter the flat indices of its values in the old one, shaped like the
-        new one. Raises InputError for a sparsity outside [0, 1) or beyond `max_sparsity`.
+        new one. Values move as they are, but for queries, which keep the softmax's scale when
+        heads get narrower. Does nothing to a model that is small enough already. Raises InputError for a sparsity outside [0, 1) or beyond `max_sparsity`.
         """
         return self.prune_widths(self.plan(sparsity))
 
@@ -96,7 +96,7 @@ class ChannelPruner:
     def prune_widths(self, widths: Widths) -> Kept:
         """As `prune_to`, to a width for every group by name; nothing may get wider."""
         parameters = dict(self.model.named_parameters())
-        twin = build_twin(self.model)
+        twin = build_twin(self.model.config)
         graph = build_graph(twin)
         for group in self.groups:
             old, new = self._width(group), widths[group.name]
@@ -150,13 +150,12 @@ def take_shape(model: Transducer, twin: Transducer) -> Kept:
         # it when the type changes, so take one that no weight has in between.
         parameter.data = torch.empty(0, dtype=torch.cfloat, device=parameter.device)
         parameter.data = values * scales.get(name, 1.0)
-    for old, new in zip(model.modules(), twin.modules(), strict=True):
-        public = {name: value for name, value in vars(new).items() if not name.startswith("_")}
-        public.pop("training")
-        public.pop("forward", None)
-        vars(old).update(public)
-        if isinstance(old, nn.LSTM):
-            old.flatten_parameters()
+    for name, narrow in twin.named_modules():
+        module = model.get_submodule(name)
+        widths = {key: value for key, value in vars(narrow).items() if not key.startswith("_")}
+        vars(module).update(widths, training=module.training)
+        if isinstance(module, nn.LSTM):
+            module.flatten_parameters()
     return kept
 
 

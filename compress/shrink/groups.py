@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,10 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from compress.models.config import SUBSAMPLING
+from compress.models.config import SUBSAMPLING, TransducerConfig
 from compress.models.transducer import Transducer
 from compress.shrink.heads import attention_of
-from compress.shrink.lstm import LstmPruner, trace_as_one_operation
+from compress.shrink.lstm import LstmPruner, OneOperationLstm
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,11 @@ def run_once(model: Transducer, _: object) -> Tensor:
     return model.joiner(encoded, model.predictor.forward_sequence(labels))
 
 
-def build_twin(model: Transducer) -> Transducer:
-    """A copy on the CPU in which every weight is its own flat index, exact below 2^53."""
-    twin = copy.deepcopy(model).cpu().double().requires_grad_(True)
+def build_twin(config: TransducerConfig) -> Transducer:
+    """A model on the CPU in which every weight is its own flat index, exact below 2^53."""
+    with torch.device("meta"):  # neither time nor random numbers for weights that mean nothing
+        twin = Transducer(config)
+    twin = twin.to_empty(device="cpu").double()
     for parameter in twin.parameters():
         parameter.data = torch.arange(parameter.numel(), dtype=torch.double).view_as(parameter)
     return twin
@@ -65,13 +66,13 @@ def build_graph(twin: Transducer) -> Any:
     """torch-pruning's dependency graph of a twin."""
     for module in twin.modules():
         if isinstance(module, nn.LSTM):
-            trace_as_one_operation(module)
+            module.__class__ = OneOperationLstm
     with torch.enable_grad():
         return tp.DependencyGraph().build_dependency(
             twin,
             example_inputs=(),
             forward_fn=run_once,
-            customized_pruners={nn.LSTM: LstmPruner()},
+            customized_pruners={OneOperationLstm: LstmPruner()},
             verbose=False,
         )
 
@@ -87,9 +88,9 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def find_groups(model: Transducer) -> list[Group]:
+def find_groups(config: TransducerConfig) -> list[Group]:
     """All groups but the vocabulary; each found by removing one unit and seeing what shrank."""
-    twin = build_twin(model)
+    twin = build_twin(config)
     graph = build_graph(twin)
     names = {module: name for name, module in twin.named_modules()}
     found = graph.get_all_groups(

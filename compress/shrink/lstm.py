@@ -47,15 +47,11 @@ def select(layer: nn.LSTM, name: str, kept: Tensor, dim: int) -> None:
     setattr(layer, name, nn.Parameter(getattr(layer, name).detach().index_select(dim, kept)))
 
 
-def trace_as_one_operation(layer: nn.LSTM) -> None:
-    """Replace `layer.forward` for tracing: one operation from the input to (.., H).
+class OneOperationLstm(nn.LSTM):
+    """An LSTM to trace: one operation from (.., I) to (.., H).
 
     torch-pruning would follow the gates' split inside the real one and lose count of channels.
     """
-    if layer.num_layers != 1 or layer.bidirectional or layer.proj_size:
-        raise ValueError("only LSTMs of one layer and one direction can be pruned")
 
-    def forward(x: Tensor, state: object = None) -> tuple[Tensor, None]:
-        return x.mean(-1, keepdim=True) + x.new_zeros(layer.hidden_size), None
-
-    layer.forward = forward  # type: ignore[method-assign, assignment]
+    def forward(self, x: Tensor, state: object = None) -> tuple[Tensor, None]:
+        return x.mean(-1, keepdim=True) + x.new_zeros(self.hidden_size), None
