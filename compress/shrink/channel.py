@@ -88,7 +88,8 @@ class ChannelPruner:
 
         Returns for every parameter the flat indices of its values in the old one, shaped like the
         new one. Values move as they are, but for queries, which keep the softmax's scale when
-        heads get narrower. Does nothing to a model that is small enough already. Raises InputError for a sparsity outside [0, 1) or beyond `max_sparsity`.
+        heads get narrower. Does nothing to a model that is small enough already. Raises
+        InputError for a sparsity outside [0, 1) or beyond `max_sparsity`.
         """
         return self.prune_widths(self.plan(sparsity))
 
