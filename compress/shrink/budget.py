@@ -69,13 +69,12 @@ def widths_at(ratio: float, groups: Sequence[Group], ladders: Mapping[str, list[
 
 def fill(
     widths: Widths,
-    ratio: float,
     groups: Sequence[Group],
     ladders: Mapping[str, list[Width]],
     count: ParameterCount,
     budget: int,
 ) -> Widths:
-    """Widen by one step whichever group fits and is furthest behind the ratio, until none fits."""
+    """Widen by one step whichever group fits and is narrowest for its kind, until none fits."""
     widths = dict(widths)
     open_groups = {group.name: group.width for group in groups}
     while open_groups:
@@ -90,16 +89,41 @@ def fill(
     return widths
 
 
+def spend(
+    groups: Sequence[Group],
+    ladders: Mapping[str, list[Width]],
+    count: ParameterCount,
+    budget: int,
+) -> Widths:
+    """The largest common ratio that the budget pays for, then `fill`."""
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        ratio = (low + high) / 2
+        fits = count(widths_at(ratio, groups, ladders)) <= budget
+        low, high = (ratio, high) if fits else (low, ratio)
+    return fill(widths_at(low, groups, ladders), groups, ladders, count, budget)
+
+
 def choose_widths(
     groups: Sequence[Group],
     ladders: Mapping[str, list[Width]],
     count: ParameterCount,
     budget: int,
 ) -> Widths:
-    """At most `budget` parameters, in the proportions of the dense model as far as steps allow."""
-    low, high = 0.0, 1.0
-    for _ in range(BISECTIONS):
-        ratio = (low + high) / 2
-        fits = count(widths_at(ratio, groups, ladders)) <= budget
-        low, high = (ratio, high) if fits else (low, ratio)
-    return fill(widths_at(low, groups, ladders), low, groups, ladders, count, budget)
+    """At most `budget` parameters, in the proportions of the dense model as far as steps allow.
+
+    One step of the residual width is a tenth of a 90 % student, too much for `fill`: so both the
+    step below and the step above its share are tried, and the more even layout wins.
+    """
+
+    def unevenness(widths: Widths) -> float:
+        ratios = [math.prod(widths[group.name]) / group.width for group in groups]
+        return max(ratios) / min(ratios)
+
+    below = spend(groups, ladders, count, budget)
+    residual = max(groups, key=lambda group: len(group.axes)).name
+    steps = ladders[residual]
+    above = {**ladders, residual: steps[steps.index(below[residual]) + 1 :][:1]}
+    if not above[residual] or count(widths_at(0.0, groups, above)) > budget:
+        return below
+    return min(below, spend(groups, above, count, budget), key=unevenness)
