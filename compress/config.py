@@ -1,0 +1,120 @@
+"""Recipes: what a training needs to know, read from YAML and checked at the door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from compress.curriculum import Phase
+from compress.data.batches import BatchSettings
+from compress.models.config import (
+    StatelessPredictorConfig,
+    TransducerConfig,
+    uniform_conformer,
+)
+from compress.trainer import TrainSettings
+from streaming.errors import InputError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SyntheticRecipe(Strict):
+    """Utterances of each split of the synthetic speech, and its share of the steps."""
+
+    train: PositiveInt
+    dev: PositiveInt
+    test: PositiveInt
+    share: float = Field(1.0, gt=0)
+
+
+class RealRecipe(Strict):
+    """How real clips are heard: `copies` augmented differently, `joined` strings of clips."""
+
+    copies: PositiveInt = 1
+    joined: NonNegativeInt = 0
+    words_range: tuple[PositiveInt, PositiveInt] = (2, 6)
+    share: float = Field(0.2, gt=0)
+    from_step: NonNegativeInt = 0
+
+
+class ModelRecipe(Strict):
+    """A uniform Conformer with a stateless predictor as wide as its joiner."""
+
+    num_layers: PositiveInt
+    width: PositiveInt
+    num_heads: PositiveInt
+    feed_forward: PositiveInt
+    joint_width: PositiveInt
+    kernel_size: PositiveInt = 15
+    chunk_frames: PositiveInt = 32
+    left_context: PositiveInt = 32
+
+    def build(self, vocab_size: int) -> TransducerConfig:
+        return TransducerConfig(
+            vocab_size=vocab_size,
+            encoder=uniform_conformer(**self.model_dump()),
+            predictor=StatelessPredictorConfig(
+                width=self.joint_width, joint_width=self.joint_width
+            ),
+        )
+
+
+class OptimiserRecipe(Strict):
+    """TrainSettings but for the steps, which the phases add up to, and the seed."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup_steps: NonNegativeInt = 300
+    decay_from: float = Field(0.3, ge=0, le=1)
+    bfloat16: bool = True
+
+
+class BatchRecipe(Strict):
+    seconds: float = Field(60.0, gt=0)
+
+
+class TrainRecipe(Strict):
+    """`compress train --recipe NAME`: a network from nothing."""
+
+    vocab_size: PositiveInt
+    seed: int = 0
+    model: ModelRecipe
+    synthetic: SyntheticRecipe
+    real: RealRecipe = RealRecipe()
+    phases: list[Phase]
+    batch: BatchRecipe = BatchRecipe()
+    train: OptimiserRecipe = OptimiserRecipe()
+
+    @property
+    def settings(self) -> TrainSettings:
+        steps = sum(phase.steps for phase in self.phases)
+        return TrainSettings(steps=steps, seed=self.seed, **self.train.model_dump())
+
+    @property
+    def batches(self) -> BatchSettings:
+        return BatchSettings(**self.batch.model_dump())
+
+
+Recipe = TypeVar("Recipe", bound=BaseModel)
+
+
+def read_recipe(name: str | Path, kind: type[Recipe]) -> Recipe:
+    """A recipe of compress/recipes by name, or any YAML file by path. Raises InputError."""
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
+        raise InputError(f"no recipe {name}: give a YAML file or one of {known}")
+    try:
+        return kind.model_validate(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: {place}: {first['msg']}") from error

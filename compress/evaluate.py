@@ -1,0 +1,121 @@
+"""Word error rates: greedy search in torch over a feature store, and the bootstrap interval.
+
+# Letters: B utterances, T encoder frames, V tokens, J joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import kaldialign
+import torch
+from torch import Tensor
+
+from compress.data.batches import BatchSampler, BatchSettings, bucket
+from compress.data.store import FeatureStore, Row
+from compress.data.tokenizer import Tokenizer
+from compress.models.predictors import BLANK, StatelessPredictor
+from compress.models.transducer import Transducer
+
+BOOTSTRAP_REPLICATIONS = 1000
+
+
+@dataclass(frozen=True)
+class WordErrorRate:
+    """`wer`, `low` and `high` are fractions, 0.031 = 3.1 %; the interval is 95 %, over utterances."""
+
+    wer: float
+    low: float
+    high: float
+    words: int
+    utterances: int
+
+    def __str__(self) -> str:
+        return f"{100 * self.wer:.2f} % [{100 * self.low:.2f}, {100 * self.high:.2f}]"
+
+
+def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> WordErrorRate:
+    """Errors over reference words of all utterances, with kaldialign's seeded bootstrap."""
+    words = [reference.split() for reference in references]
+    heard = [hypothesis.split() for hypothesis in hypotheses]
+    errors = sum(
+        kaldialign.edit_distance(said, got)["total"] for said, got in zip(words, heard, strict=True)
+    )
+    total = sum(map(len, words))
+    interval = kaldialign.bootstrap_wer_ci(
+        words, heard, replications=BOOTSTRAP_REPLICATIONS, seed=0
+    )
+    return WordErrorRate(
+        wer=errors / max(total, 1),
+        low=max(0.0, interval["ci95min"]),
+        high=interval["ci95max"],
+        words=total,
+        utterances=len(words),
+    )
+
+
+@torch.inference_mode()
+def greedy_search(
+    model: Transducer, features: Tensor, feature_lengths: Tensor, max_symbols_per_frame: int = 1
+) -> list[list[int]]:
+    """Tokens of each utterance: features (B, T, F); chunk mask on, so it equals streaming.
+
+    At most `max_symbols_per_frame` labels a frame; sherpa-onnx's greedy search takes one.
+    """
+    predictor = model.predictor
+    assert isinstance(predictor, StatelessPredictor), "batched greedy search is for stateless ones"
+    encoded, logit_lengths = model.encoder(features, feature_lengths)
+    context = predictor.initial_context(len(features), features.device)
+    predicted = predictor(context)
+    hypotheses: list[list[int]] = [[] for _ in range(len(features))]
+    for t in range(encoded.shape[1]):
+        active = logit_lengths > t
+        for _ in range(max_symbols_per_frame):
+            labels = model.joiner(encoded[:, t], predicted).argmax(-1)
+            active = active & (labels != BLANK)
+            if not active.any():
+                break
+            shifted = torch.cat([context[:, 1:], labels[:, None]], 1)
+            context = torch.where(active[:, None], shifted, context)
+            predicted = predictor(context)
+            for row in active.nonzero().flatten().tolist():
+                hypotheses[row].append(int(labels[row]))
+    return hypotheses
+
+
+def decode_store(
+    model: Transducer,
+    store: FeatureStore,
+    tokenizer: Tokenizer,
+    rows: list[Row] | None = None,
+    settings: BatchSettings = BatchSettings(seconds=240.0),  # noqa: B008  frozen, no state shared
+) -> tuple[list[str], list[str]]:
+    """References and hypotheses of `rows`, all by default, in the store's order."""
+    rows = store.rows if rows is None else rows
+    sampler = BatchSampler([], tokenizer, settings, augment=False)
+    was_training = model.training
+    model.eval()
+    texts: dict[str, str] = {}
+    for batch_rows in bucket(rows, round(settings.seconds / 0.01)):
+        batch = sampler.collate(store, batch_rows)
+        for row, tokens in zip(
+            batch_rows, greedy_search(model, batch.features, batch.feature_lengths), strict=True
+        ):
+            texts[row.id] = tokenizer.decode(tokens)
+    model.train(was_training)
+    return [row.text for row in rows], [texts[row.id] for row in rows]
+
+
+def evaluate(
+    model: Transducer,
+    sets: dict[str, FeatureStore],
+    tokenizer: Tokenizer,
+    max_utterances: int | None = None,
+) -> dict[str, WordErrorRate]:
+    """WER of each named set; with `max_utterances` on evenly spaced utterances of it."""
+    rates = {}
+    for name, store in sets.items():
+        step = max(1, len(store.rows) // max_utterances) if max_utterances else 1
+        rates[name] = word_error_rate(*decode_store(model, store, tokenizer, store.rows[::step]))
+    return rates

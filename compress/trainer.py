@@ -1,0 +1,198 @@
+"""The training loop: one stage of work, its optimiser, its log, its checkpoints.
+
+    stage.loss(batch, step) -> loss, parts      what is minimised, and what of it is logged
+    stage.after_step(step, optimizer)           what changes between steps: pruning, validation
+
+Random numbers depend on (seed, step) alone, so a run that was killed and resumed at a checkpoint
+is the run that was never killed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from compress.checkpoint import load_state, save_state
+from compress.data.batches import Batch, BatchSampler
+from compress.progress import progress_bar
+from streaming.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Steps and the optimiser; the rate rises for `warmup_steps`, then falls to its final share.
+
+    The fall is a half cosine from `decay_from` (a share of all steps) on.
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    warmup_steps: int = 300
+    decay_from: float = 0.3
+    final_rate_share: float = 0.02
+    weight_decay: float = 0.01
+    clip_norm: float = 2.0
+    bfloat16: bool = True
+    seed: int = 0
+    log_every: int = 20
+    checkpoint_every: int = 250
+
+
+class Stage(Protocol):
+    """What differs between training a teacher and shrinking a student."""
+
+    model: nn.Module
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]: ...
+
+    def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> dict[str, float]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+def rate_at(step: int, settings: TrainSettings) -> float:
+    """Learning rate of step 0 .. steps - 1."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    start = settings.decay_from * settings.steps
+    progress = min(1.0, max(0.0, (step - start) / max(1.0, settings.steps - start)))
+    final = settings.final_rate_share
+    return settings.learning_rate * warm * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW; matrices decay, biases and norms do not."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(0.9, 0.98),
+    )
+
+
+class Log:
+    """log.jsonl of a stage: a line every few steps; lines after a resumed step are dropped."""
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        kept = read_log(path)
+        lines = [json.dumps(row) + "\n" for row in kept if row["step"] < first_step]
+        path.write_text("".join(lines))
+        self.path = path
+
+    def write(self, row: dict[str, float]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The rows of a log.jsonl, without a last line that a kill cut short."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def train(
+    stage: Stage,
+    sampler: BatchSampler,
+    settings: TrainSettings,
+    folder: Path,
+    description: str,
+    resume: bool = False,
+) -> None:
+    """Run the stage for settings.steps; checkpoint.pt and log.jsonl in `folder`.
+
+    With `resume` it goes on from checkpoint.pt if there is one. Saves before it lets an
+    interruption through. Raises InputError when the loss is not finite, naming the utterances.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.pt"
+    step, seconds = 0, 0.0
+    state = load_state(checkpoint) if resume and checkpoint.exists() else None
+    if state:
+        stage.load_state(state["stage"])
+        step, seconds = state["step"], state["seconds"]
+    optimizer = build_optimizer(stage.model, settings)
+    if state:
+        optimizer.load_state_dict(state["optimizer"])
+    log = Log(folder / "log.jsonl", step)
+    started = time.monotonic() - seconds
+    batches = sampler.from_step(step)
+
+    def save() -> None:
+        content = {
+            "step": step,
+            "seconds": time.monotonic() - started,
+            "stage": stage.state(),
+            "optimizer": optimizer.state_dict(),
+        }
+        save_state(checkpoint, content)
+
+    stage.model.train()
+    try:
+        with progress_bar() as bar:
+            task = bar.add_task(description, total=settings.steps, completed=step, note="")
+            while step < settings.steps:
+                row = run_step(stage, optimizer, next(batches), step, settings)
+                step += 1
+                bar.update(task, completed=step, note=" ".join(describe(row)))
+                if step % settings.log_every == 0 or step == settings.steps:
+                    log.write({"step": step, "seconds": time.monotonic() - started, **row})
+                if step % settings.checkpoint_every == 0 or step == settings.steps:
+                    save()
+    except KeyboardInterrupt:
+        save()
+        raise
+    finally:
+        stage.model.eval()
+
+
+def run_step(
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    step: int,
+    settings: TrainSettings,
+) -> dict[str, float]:
+    """One update; returns what the log should hold."""
+    torch.manual_seed(settings.seed * 1_000_003 + step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate_at(step, settings)
+    device = next(stage.model.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
+        loss, parts = stage.loss(batch, step)
+    if not torch.isfinite(loss):
+        names = ", ".join(row.id for row in batch.rows[:5])
+        raise InputError(
+            f"the loss is {loss.item()} at step {step} (utterances {names}, ...): the last good "
+            "checkpoint is kept; look at these utterances or lower the learning rate, then --resume"
+        )
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(stage.model.parameters(), settings.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    row = {"loss": loss.item(), **parts, "norm": float(norm), "rate": rate_at(step, settings)}
+    return row | stage.after_step(step, optimizer)
+
+
+def describe(row: dict[str, float]) -> list[str]:
+    """The few figures that fit behind a progress bar."""
+    shown = {name: value for name, value in row.items() if name not in ("norm", "rate")}
+    return [f"{name} {value:.3g}" for name, value in shown.items()]
