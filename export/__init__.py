@@ -1,0 +1,1 @@
+"""Torch modules that obey the streaming protocol -> a verified bundle; no training here."""

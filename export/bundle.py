@@ -1,0 +1,190 @@
+"""Torch modules -> the folder a device gets (streaming/bundle.py has its schema).
+
+Written beside its place under another name and renamed when complete and valid: a bundle folder
+is whole or not there.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from export.card import write_card
+from export.errors import ExportError
+from export.quantize import list_layers, quantize_dynamic_int8
+from export.targets import TARGETS
+from export.targets.sherpa_lstm import FILES
+from export.validate import validate_bundle
+from export.wrap import Encoder, Joiner, Predictor
+from streaming.bundle import (
+    TOKENS_FILE,
+    BundleInfo,
+    TensorInfo,
+    Tensors,
+    read_bundle,
+    write_bundle_json,
+    write_sha256sums,
+)
+from streaming.features import FeatureSettings
+
+TOKENIZER_FILE = "bpe.model"
+# Names in torch's state dict: encoder.*, predictor.*, joiner.*; the encoder's graph has its prefix.
+PREFIXES = {"encoder": "", "decoder": "predictor.", "joiner": "joiner."}
+LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "kaldi-native-fbank")
+
+
+def write_bundle(
+    folder: Path | str,
+    encoder: Encoder,
+    predictor: Predictor,
+    joiner: Joiner,
+    tokens: Sequence[str],
+    *,
+    tokenizer_model: Path | str | None = None,
+    features: FeatureSettings | None = None,
+    name: str | None = None,
+    layers: Sequence[Mapping[str, Any]] = (),
+    measured: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    card: str | None = None,
+    quantize: Literal["int8", "none"] = "int8",
+    keep_fp32: Collection[str] = (),
+    per_channel: bool = True,
+    target: str = "sherpa_lstm",
+    tail_frames: int | None = None,
+) -> BundleInfo:
+    """Exports, quantises, validates and writes a bundle; returns it as read back.
+
+    tokens: the symbol of every id, `<blk>` first. layers: what the caller knows of a layer (by
+    "name", as in the model's state dict without ".weight"), added to what the graphs say.
+    keep_fp32: layers that int8 leaves alone. tail_frames: None takes one chunk.
+    Raises ExportError: the folder exists, the model or tokens do not fit the target.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise ExportError(f"{folder}: exists already: choose another folder or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        exported = TARGETS[target](encoder, predictor, joiner, part)
+        check_tokens(tokens, exported.vocab_size)
+        _write_tokens(tokens, part / TOKENS_FILE)
+        if tokenizer_model is not None:
+            shutil.copyfile(tokenizer_model, part / TOKENIZER_FILE)
+        tensors = read_tensors(part)
+        files, found = _quantize(part, quantize == "int8", keep_fp32, per_channel)
+        info = BundleInfo(
+            name=name or folder.name,
+            target=target,
+            features=features or FeatureSettings(num_mel_bins=encoder.num_mel_bins),
+            chunk_frames=exported.chunk_frames,
+            subsampling=exported.subsampling,
+            vocab_size=exported.vocab_size,
+            context_size=exported.context_size,
+            tail_frames=exported.chunk_frames if tail_frames is None else tail_frames,
+            files=files,
+            default_precision="int8" if "int8" in files else "fp32",
+            tensors=tensors,
+            state_sizes=list(exported.state_sizes),
+            layers=merge_layers(found, layers),
+            measured=dict(measured or {}),
+            provenance={**(provenance or {}), "libraries": library_versions()},
+        )
+        complete_bundle(info, part, card)
+        part.chmod(0o755)
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return read_bundle(folder)
+
+
+def complete_bundle(info: BundleInfo, folder: Path, card: str | None = None) -> None:
+    """Writes bundle.json, README.md and SHA256SUMS; raises ExportError if the bundle is unfit.
+
+    Also the way to change `measured` of a finished bundle.
+    """
+    write_bundle_json(info, folder)
+    write_card(info, folder, card)
+    write_sha256sums(folder)
+    problems = validate_bundle(folder)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ExportError(f"the bundle would not load: {problems[0]}{more}")
+
+
+def check_tokens(tokens: Sequence[str], vocab_size: int) -> None:
+    """Raises ExportError for tokens that sherpa-onnx would exit on or misread."""
+    if len(tokens) != vocab_size:
+        raise ExportError(
+            f"{len(tokens)} tokens for a model of {vocab_size}: give the tokenizer it learnt with"
+        )
+    if tokens[0] != "<blk>":
+        raise ExportError(f"token 0 is {tokens[0]!r}: train the tokenizer with '<blk>' as id 0")
+    for token in tokens:
+        if not token or any(letter.isspace() for letter in token):
+            raise ExportError(f"token {token!r} is empty or holds white space: write it with ▁")
+
+
+def _write_tokens(tokens: Sequence[str], path: Path) -> None:
+    lines = [f"{token} {index}\n" for index, token in enumerate(tokens)]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _quantize(
+    folder: Path, wanted: bool, keep_fp32: Collection[str], per_channel: bool
+) -> tuple[dict[str, dict[str, str]], list[dict[str, Any]]]:
+    """precision -> graph -> file name, and all layers as the smallest files hold them."""
+    files = {"fp32": dict(FILES)}
+    layers: list[dict[str, Any]] = []
+    if wanted:
+        files["int8"] = {graph: f"{graph}.int8.onnx" for graph in FILES}
+    for graph, source in FILES.items():
+        prefix = PREFIXES[graph]
+        if wanted:
+            kept = {n.removeprefix(prefix) for n in keep_fp32 if n.startswith(prefix)}
+            target = folder / files["int8"][graph]
+            found = quantize_dynamic_int8(folder / source, target, per_channel, kept)
+        else:
+            found = list_layers(onnx.load(folder / source))
+        layers += [{**layer, "name": prefix + layer["name"]} for layer in found]
+    return files, layers
+
+
+def merge_layers(
+    found: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Layers of the graphs with what the caller knows on top; unknown names come last."""
+    merged = {layer["name"]: dict(layer) for layer in found}
+    for layer in known:
+        merged.setdefault(layer["name"], {"bits": 32, "shape": []}).update(layer)
+    return list(merged.values())
+
+
+def read_tensors(folder: Path) -> Tensors:
+    """graph -> inputs and outputs of the fp32 files, in their order."""
+    tensors: Tensors = {}
+    for graph, name in FILES.items():
+        model = onnx.load(folder / name)
+        tensors[graph] = {
+            "inputs": [_describe(value) for value in model.graph.input],
+            "outputs": [_describe(value) for value in model.graph.output],
+        }
+    return tensors
+
+
+def _describe(value: onnx.ValueInfoProto) -> TensorInfo:
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    shape: list[int | str] = [d.dim_value or "N" for d in tensor.shape.dim]
+    return TensorInfo(name=value.name, shape=shape, dtype=dtype)
+
+
+def library_versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -1,0 +1,119 @@
+"""The lstm family of sherpa-onnx with packed state: any encoder, stateless predictor.
+
+    encoder.onnx   x (N, chunk, F), state0 (1, N, S0), state1 (1, N, S1)
+                   -> encoder_out (N, S, J), next_state0, next_state1
+    decoder.onnx   y (N, context) int64            -> decoder_out (N, J)
+    joiner.onnx    encoder_out (N, J), decoder_out (N, J)  -> logit (N, V)
+
+sherpa-onnx takes the state for one LSTM layer's h and c: it makes two zero tensors of the widths in
+the metadata and hands them on, whatever they hold. Blank is 0, subsampling 4, at most one symbol a
+frame. A missing metadata key ends the whole process there, so validate.py knows this list too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from export.errors import ExportError
+from export.graph import export_graph
+from export.wrap import Encoder, EncoderExport, Joiner, Predictor, freeze
+
+SUBSAMPLING = 4  # hard-coded there for time stamps and end-pointing
+FILES = {"encoder": "encoder.onnx", "decoder": "decoder.onnx", "joiner": "joiner.onnx"}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What the graphs were built with, as bundle.json needs it."""
+
+    chunk_frames: int
+    subsampling: int
+    context_size: int
+    vocab_size: int
+    state_sizes: tuple[int, int]
+
+
+def export_sherpa_lstm(
+    encoder: Encoder, predictor: Predictor, joiner: Joiner, folder: Path
+) -> Exported:
+    """Writes encoder.onnx, decoder.onnx and joiner.onnx into `folder`.
+
+    Raises ExportError when this family cannot carry the model.
+    """
+    check_family(encoder, predictor)
+    encoder, predictor, joiner = freeze(encoder), freeze(predictor), freeze(joiner)
+    wrapped = EncoderExport(encoder)
+    sizes = wrapped.layout.sizes
+    labels = torch.zeros(2, predictor.context, dtype=torch.long)
+    with torch.no_grad():
+        predicted = predictor(labels)
+        logits = joiner(predicted, predicted)
+    folder.mkdir(parents=True, exist_ok=True)
+    export_graph(
+        wrapped,
+        {
+            "x": torch.zeros(2, encoder.chunk_frames, encoder.num_mel_bins),
+            "state0": torch.zeros(1, 2, sizes[0]),
+            "state1": torch.zeros(1, 2, sizes[1]),
+        },
+        ["encoder_out", "next_state0", "next_state1"],
+        [0, 1, 1],
+        encoder_metadata(encoder.chunk_frames, sizes),
+        folder / FILES["encoder"],
+    )
+    export_graph(
+        cast(nn.Module, predictor),
+        {"y": labels},
+        ["decoder_out"],
+        [0],
+        {"vocab_size": logits.shape[1], "context_size": predictor.context},
+        folder / FILES["decoder"],
+    )
+    export_graph(
+        cast(nn.Module, joiner),
+        {"encoder_out": predicted, "decoder_out": predicted},
+        ["logit"],
+        [0, 0],
+        {},
+        folder / FILES["joiner"],
+    )
+    return Exported(
+        chunk_frames=encoder.chunk_frames,
+        subsampling=encoder.subsampling,
+        context_size=predictor.context,
+        vocab_size=logits.shape[1],
+        state_sizes=sizes,
+    )
+
+
+def encoder_metadata(chunk_frames: int, state_sizes: tuple[int, int]) -> dict[str, str | int]:
+    """The keys sherpa-onnx reads of an encoder of this family, all of them required."""
+    return {
+        "model_type": "lstm",
+        "num_encoder_layers": 1,
+        "T": chunk_frames,
+        "decode_chunk_len": chunk_frames,
+        "d_model": state_sizes[0],
+        "rnn_hidden_size": state_sizes[1],
+    }
+
+
+def check_family(encoder: Encoder, predictor: Predictor) -> None:
+    """Raises ExportError for what the lstm family cannot run."""
+    if not hasattr(predictor, "context"):
+        raise ExportError(
+            "target sherpa_lstm needs a stateless predictor, this one carries state: "
+            "train with predictor kind 'stateless'"
+        )
+    if encoder.subsampling != SUBSAMPLING:
+        raise ExportError(
+            f"target sherpa_lstm needs subsampling {SUBSAMPLING}, the encoder has "
+            f"{encoder.subsampling}: sherpa-onnx hard-codes it for time stamps"
+        )
+    if encoder.chunk_frames % SUBSAMPLING:
+        raise ExportError(f"chunk_frames must be a multiple of {SUBSAMPLING}")
