@@ -12,9 +12,8 @@ from typing import TextIO
 from compress.progress import progress_bar
 from compress.subtitles import write_srt, write_vtt
 from streaming import InputError, Recognizer, Result, open_bundle
-from streaming.audio import open_audio
+from streaming.audio import SUFFIXES, open_audio
 
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64"}
 BAR_AFTER_SECONDS = 2.0
 
 
@@ -81,7 +80,7 @@ def find_audio(files: Sequence[Path | str]) -> list[Path]:
 def _expand(name: str) -> list[Path]:
     path = Path(name)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not found:
             raise InputError(f"{path}: no sound files in this folder: check the path")
         return found

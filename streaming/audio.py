@@ -16,8 +16,10 @@ from streaming.errors import AudioError
 from streaming.features import FloatArray
 from streaming.resample import Resampler
 
+SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64"}
 MAX_CHANNELS = 64
-UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what a writer to a pipe leaves in a wav header
+MAX_LEVEL = 64.0  # far over full scale, far under int16 cast to float
+UNKNOWN_WAV_SIZE = 0x7FFFF000  # sizes from here on, and 0: a writer to a pipe did not know it
 
 
 def check_samples(samples: npt.ArrayLike, where: str = "audio", start: int = 0) -> FloatArray:
@@ -38,6 +40,8 @@ def check_samples(samples: npt.ArrayLike, where: str = "audio", start: int = 0) 
     if not np.isfinite(array).all():
         index = start + int(np.flatnonzero(~np.isfinite(array))[0])
         raise AudioError(f"{where}: sample {index} is not finite: repair or leave out the sound")
+    if array.size and max(array.max(), -array.min()) > MAX_LEVEL:
+        raise AudioError(f"{where}: samples reach beyond ±{MAX_LEVEL:.0f}: scale them to [-1, 1]")
     return np.ascontiguousarray(array)
 
 
@@ -69,7 +73,7 @@ class AudioFile:
         while num_read < self.num_samples:
             try:
                 block = self._file.read(size, dtype="float32", always_2d=True)
-            except RuntimeError:  # soundfile's LibsndfileError
+            except RuntimeError:
                 block = np.zeros((0, 1), dtype=np.float32)
             if len(block) == 0:
                 raise AudioError(
@@ -90,10 +94,12 @@ def open_audio(path: Path | str) -> Iterator[AudioFile]:
         raise AudioError(f"{path}: no such file: check the path")
     if path.stat().st_size == 0:
         raise AudioError(f"{path}: the file is empty: leave it out or record it again")
-    _check_wav_size(path)
     try:
+        _check_wav_size(path)
         file = soundfile.SoundFile(path)
-    except RuntimeError:
+    except OSError as error:
+        raise AudioError(f"{path}: {error.strerror}: check its permissions") from None
+    except RuntimeError:  # soundfile's LibsndfileError
         raise AudioError(
             f"{path}: not a sound file soundfile can read: convert it, e.g. ffmpeg -i IN OUT.wav"
         ) from None
@@ -125,7 +131,7 @@ def _check_wav_size(path: Path) -> None:
             size = int.from_bytes(head[4:], "little")
             if head[:4] == b"data":
                 left = path.stat().st_size - file.tell()
-                if size not in UNKNOWN_SIZES and left < size:
+                if left < size < UNKNOWN_WAV_SIZE:
                     raise AudioError(
                         f"{path}: holds {left} of {size} bytes of sound: "
                         "it is truncated, copy or record it again"

@@ -115,7 +115,15 @@ def write_sha256sums(folder: Path | str) -> None:
 
 def read_bundle(path: Path | str) -> BundleInfo:
     """Reads and checks a bundle folder; raises BundleError naming the file and the fix."""
-    folder = Path(path)
+    try:
+        return _read_bundle(Path(path))
+    except OSError as error:
+        raise BundleError(
+            f"{error.filename}: {error.strerror}: check the path and its permissions"
+        ) from None
+
+
+def _read_bundle(folder: Path) -> BundleInfo:
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such bundle folder: give the folder with {INFO_FILE}")
     if not (folder / INFO_FILE).is_file():
@@ -169,7 +177,7 @@ def _read_sums(folder: Path) -> dict[str, str]:
 
 def _check_name(name: object, folder: Path, where: Path) -> None:
     """A file name must be plain and, links followed, lie in the folder."""
-    plain = isinstance(name, str) and name not in ("", ".", "..")
+    plain = isinstance(name, str) and name not in ("", ".", "..") and name.isprintable()
     plain = plain and name == PurePosixPath(str(name)).name and "\\" not in str(name)
     if not plain or not (folder / str(name)).resolve().is_relative_to(folder.resolve()):
         raise BundleError(f"{where}: path {name!r} leaves the bundle: use a bundle you trust")
@@ -238,7 +246,7 @@ def _check_values(values: dict[str, Any], where: Path) -> None:
         isinstance(g, dict) and set(g) == set(GRAPHS) for g in files.values()
     )
     check(right, f"files must name {', '.join(GRAPHS)} for each precision")
-    check(values["default_precision"] in files, "default_precision is not among files")
+    check(values["default_precision"] in list(files), "default_precision is not among files")
     check(_is_tensors(values["tensors"]), "tensors must list each graph's inputs and outputs")
 
 

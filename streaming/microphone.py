@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from streaming.audio import check_samples, open_audio
+from streaming.audio import SUFFIXES, check_samples, open_audio
 from streaming.errors import AudioError
 from streaming.features import FloatArray
 from streaming.resample import Resampler
@@ -36,7 +36,7 @@ def open_microphone(
 
 
 def _is_path(device: str) -> bool:
-    return Path(device).exists() or Path(device).suffix != ""
+    return Path(device).is_file() or Path(device).suffix.lower() in SUFFIXES
 
 
 def _play_file(path: Path, sample_rate: int, realtime: bool) -> Iterator[FloatArray]:

@@ -43,12 +43,13 @@ def test_blocks_add_up_to_the_file(speech_file, speech):
         assert np.array_equal(np.concatenate(list(file.blocks(0.123))), speech)
 
 
-def test_a_wav_from_a_pipe_has_no_size(tmp_path, speech):
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000])
+def test_a_wav_from_a_pipe_has_no_size(tmp_path, speech, size):
     path = tmp_path / "a.wav"
     soundfile.write(path, speech, 16000, subtype="PCM_16")
     data = bytearray(path.read_bytes())
     at = data.index(b"data") + 4
-    data[at : at + 4] = b"\xff\xff\xff\xff"
+    data[at : at + 4] = size.to_bytes(4, "little")
     path.write_bytes(data)
     assert len(read_audio(path)[0]) == 32000
 
@@ -133,6 +134,7 @@ def test_samples_of_any_layout():
         (np.zeros((2, 16000)), "shape"),
         (np.float32(1.0), "shape"),
         ([0.0, np.inf], "sample 1 is not finite"),
+        ([0.5, -12000.0], "scale"),
     ],
 )
 def test_wrong_arrays_are_refused(samples, message):

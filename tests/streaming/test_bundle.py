@@ -1,4 +1,5 @@
 import json
+import os
 
 import onnx
 import pytest
@@ -81,7 +82,9 @@ def test_truncated_file_with_a_new_hash(copied_bundle):
     assert_refused(copied_bundle, "encoder.int8.onnx", "onnxruntime", "export")
 
 
-@pytest.mark.parametrize("name", ["../encoder.onnx", "/etc/passwd", "..", "a/b.onnx", "a\\b", ""])
+@pytest.mark.parametrize(
+    "name", ["../encoder.onnx", "/etc/passwd", "..", "a/b.onnx", "a\\b", "", "a\0", "\ud800"]
+)
 def test_path_out_of_the_folder(copied_bundle, name):
     files = json.loads((copied_bundle / "bundle.json").read_text())["files"]
     files["int8"]["encoder"] = name
@@ -136,6 +139,7 @@ def test_broken_json(copied_bundle, text):
         {"features": {"preset": "kaldi"}},
         {"target": "other"},
         {"default_precision": "fp16"},
+        {"default_precision": []},
         {"files": {}},
         {"files": {"int8": {"encoder": "encoder.onnx"}}},
         {"files": {"int8": 1}},
@@ -169,6 +173,12 @@ def test_a_wrong_info_is_not_written(info, tmp_path):
     with pytest.raises(BundleError, match="chunk"):
         write_bundle_json(BundleInfo(**values), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_file(copied_bundle):
+    (copied_bundle / "joiner.onnx").chmod(0)
+    assert_refused(copied_bundle, "joiner.onnx", "permissions")
 
 
 def test_extra_files_do_no_harm(copied_bundle):
