@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -29,9 +29,15 @@ def listen(
     out = out or sys.stdout
     recognizer = open_bundle(bundle, precision, num_threads)
     sample_rate = recognizer.info.features.sample_rate
-    blocks = open_microphone(device, sample_rate, realtime)
-    print("listening, Ctrl-C ends", file=sys.stderr)
-    show_utterances(recognizer, blocks, out)
+    show_utterances(recognizer, _announce(open_microphone(device, sample_rate, realtime)), out)
+
+
+def _announce(blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
+    """Says so once sound comes, not before: the device may be missing."""
+    for number, block in enumerate(blocks):
+        if number == 0:
+            print("listening, Ctrl-C ends", file=sys.stderr)
+        yield block
 
 
 def show_utterances(recognizer: Recognizer, blocks: Iterable[FloatArray], out: TextIO) -> None:

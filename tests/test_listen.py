@@ -70,8 +70,9 @@ def test_ctrl_c_writes_what_was_heard(bundle):
     assert out.getvalue() == list(recognizer.transcribe([speech]))[-1] + "\n"
 
 
-def test_bad_input_is_named(bundle, tmp_path):
+def test_bad_input_is_named(bundle, tmp_path, capsys):
     with pytest.raises(InputError, match="no such file"):
         listen(bundle, "gone.wav")
+    assert capsys.readouterr().err == ""
     with pytest.raises(InputError, match="no such bundle"):
         listen(tmp_path / "gone")
