@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench tree clean
 
 run: $(STAMP)
 	$(BIN)/compress run --sparsity 0.9
@@ -24,6 +24,10 @@ check: $(STAMP)
 bench: $(STAMP)
 	@set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script --quick; done
 
+# Redraws the tree in README.md from the files' docstrings.
+tree:
+	$(PYTHON) docs/tree.py
+
 clean:
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info
 
@@ -32,5 +36,6 @@ $(BIN)/python:
 
 # The stamp makes a second call instant; a changed pyproject.toml or constraints.txt installs again.
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV), with torch: two to four minutes the first time"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,demo,mic,dev]'
 	touch $@
