@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
@@ -101,6 +101,52 @@ class TrainRecipe(Strict):
         return BatchSettings(**self.batch.model_dump())
 
 
+class RampRecipe(Strict):
+    """Where in the run the pruning ramp begins and ends, and the steps between prunings."""
+
+    begin_share: float = Field(0.0, ge=0, le=1)
+    end_share: float = Field(0.5, ge=0, le=1)
+    every: PositiveInt = 10
+
+    def steps(self, total: int) -> tuple[int, int, int]:
+        return round(self.begin_share * total), round(self.end_share * total), self.every
+
+
+class RunRecipe(Strict):
+    """How `compress run` shrinks; the command line overrides single values."""
+
+    seed: int = 0
+    synthetic: SyntheticRecipe
+    real: RealRecipe = RealRecipe()
+    steps: PositiveInt
+    ramp: RampRecipe = RampRecipe()
+    schedule: Literal["cubic", "linear", "one-shot"] = "cubic"
+    distill: str = "lattice=1.0"
+    batch: BatchRecipe = BatchRecipe()
+    train: OptimiserRecipe = OptimiserRecipe()
+
+    @property
+    def settings(self) -> TrainSettings:
+        return TrainSettings(steps=self.steps, seed=self.seed, **self.train.model_dump())
+
+    @property
+    def batches(self) -> BatchSettings:
+        return BatchSettings(**self.batch.model_dump())
+
+
+class RunConfig(Strict):
+    """Everything that determines a run's result; stored as config.yaml in its folder."""
+
+    teacher: str
+    data: list[str] = []
+    noise: str | None = None
+    sparsity: float
+    pattern: Literal["channel"] = "channel"
+    quantize: Literal["int8", "none"] = "int8"
+    compare: bool = False
+    recipe: RunRecipe
+
+
 Recipe = TypeVar("Recipe", bound=BaseModel)
 
 
@@ -111,10 +157,17 @@ def read_recipe(name: str | Path, kind: type[Recipe]) -> Recipe:
         known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
         raise InputError(f"no recipe {name}: give a YAML file or one of {known}")
     try:
-        return kind.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    return validate(kind, content, str(path))
+
+
+def validate(kind: type[Recipe], content: object, origin: str) -> Recipe:
+    """`content` as `kind`. Raises InputError that names origin, place and fault in one line."""
+    try:
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: {place}: {first['msg']}") from error
+        raise InputError(f"{origin}: {place}: {first['msg']}, got {first['input']!r}") from error

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import kaldialign
 import torch
 from torch import Tensor
 
+from compress.checkpoint import load_model
 from compress.data.batches import BatchSampler, BatchSettings, bucket
-from compress.data.store import FeatureStore, Row
+from compress.data.cuts import read_samples
+from compress.data.sets import cache_folder, real_cuts, set_name, synthetic_cuts
+from compress.data.store import FeatureStore, Row, build_store
 from compress.data.tokenizer import Tokenizer
+from compress.measure import decode_bundle
 from compress.models.predictors import BLANK, StatelessPredictor
 from compress.models.transducer import Transducer
 
@@ -118,4 +123,26 @@ def evaluate(
     for name, store in sets.items():
         step = max(1, len(store.rows) // max_utterances) if max_utterances else 1
         rates[name] = word_error_rate(*decode_store(model, store, tokenizer, store.rows[::step]))
+    return rates
+
+
+def evaluate_any(
+    path: Path, data: list[str], split: str, num_synthetic: int, precision: str | None
+) -> dict[str, WordErrorRate]:
+    """WER of a bundle, from audio, or of a model folder; on `data` or on synthetic speech."""
+    cuts = {f"{set_name(spec)}/{split}": real_cuts(spec, split) for spec in data} or {
+        f"synthetic/{split}": synthetic_cuts(num_synthetic, split, 0)
+    }
+    if not (path / "bundle.json").exists():
+        model, tokenizer = load_model(path)
+        stores = {
+            name: build_store(cache_folder(), name.replace("/", "-"), some)
+            for name, some in cuts.items()
+        }
+        return evaluate(model, stores, tokenizer)
+    rates = {}
+    for name, some in cuts.items():
+        utterances = [(cut.id, read_samples(cut), cut.supervisions[0].text) for cut in some]
+        texts = decode_bundle(path, utterances, precision).texts
+        rates[name] = word_error_rate([text for _, _, text in utterances], texts)
     return rates

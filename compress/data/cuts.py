@@ -189,14 +189,22 @@ def select_split(cuts: CutSet, split: str) -> CutSet:
 def assign_splits(cuts: CutSet) -> CutSet:
     """Give 80/10/10 % train/dev/test to data that names no splits; other data stays as it is.
 
-    By a hash of the speaker, so that no speaker is in two splits and a grown data set keeps its
-    old assignments; an utterance without a speaker counts as a speaker of its own.
+    By a hash of the speaker, so that no speaker is in two splits and a grown data set keeps most
+    of its old assignments. With fewer than three speakers it goes by utterance: a single voice
+    can be learnt and judged, on other sentences. Raises InputError below three utterances.
     """
     if splits_in(cuts):
         return cuts
+    keys = {cut.id: cut.supervisions[0].speaker or cut.id for cut in cuts}
+    if len(set(keys.values())) < 3:
+        keys = {cut.id: cut.id for cut in cuts}
+    ordered = sorted(set(keys.values()), key=lambda key: (crc32(key.encode()), key))
+    if len(ordered) < 3:
+        raise InputError(f"too few utterances for train, dev and test: {len(keys)}, want three")
+    share = max(1, round(len(ordered) / 10))
+    named = dict.fromkeys(ordered[:share], "dev") | dict.fromkeys(ordered[-share:], "test")
     for cut in cuts:
-        share = crc32((cut.supervisions[0].speaker or cut.id).encode()) % 10
-        cut.custom["split"] = {0: "dev", 1: "test"}.get(share, "train")
+        cut.custom["split"] = named.get(keys[cut.id], "train")
     return cuts
 
 

@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 from zlib import crc32
 
 import numpy as np
@@ -35,8 +35,7 @@ from streaming.features import FeatureSettings, compute_features
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
-    Utterance = Cut | JoinedUtterance
-
+Utterance = Union["Cut", JoinedUtterance]
 NO_PHONE = 255
 UTTERANCES_PER_TASK = 64
 FRAME_SECONDS = 0.01
@@ -142,8 +141,8 @@ def write_store(
             for first in range(0, len(tasks), UTTERANCES_PER_TASK)
         ]
         with (
-            open(growing / "features.f16", "wb") as features_file,
-            open(growing / "phones.u8", "wb") as phones_file,
+            (growing / "features.f16").open("wb") as features_file,
+            (growing / "phones.u8").open("wb") as phones_file,
         ):
             for batch in track(
                 run_tasks(extract, batches, num_workers), f"features of {name}", len(batches)

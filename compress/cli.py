@@ -1,0 +1,238 @@
+"""The command line. Nothing heavy is imported before a command needs it: --help answers at once.
+
+Exit codes: 0 done, 2 wrong input (one line on stderr), 130 interrupted, 1 our own fault.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compress.progress import say
+from streaming.errors import InputError
+
+app = typer.Typer(
+    help="Shrink a streaming speech recogniser until it fits a phone.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+DEMO_TEACHER = Path(__file__).parent / "assets" / "demo-teacher"
+
+Data = Annotated[
+    list[str] | None,
+    typer.Option(help="Training and test data: folder or manifest. Repeat for several sets."),
+]
+Noise = Annotated[
+    Path | None, typer.Option(help="Folder of noises to mix in; without it noise is made.")
+]
+Out = Annotated[Path | None, typer.Option(help="Where to write; a new folder by default.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier call stopped.")]
+
+
+@app.command(
+    epilog="Example: compress run --sparsity 0.9 --data my_recordings/manifest.jsonl --out runs/mine"
+)
+def run(
+    sparsity: Annotated[float, typer.Option(help="Share of all parameters to remove, 0 to 1.")] = 0.9,
+    teacher: Annotated[
+        Path, typer.Option(help="Model folder; the built-in teacher by default.")
+    ] = DEMO_TEACHER,
+    data: Data = None,
+    noise: Noise = None,
+    pattern: Annotated[str, typer.Option(help="What is removed: channel.")] = "channel",
+    distill: Annotated[
+        str | None, typer.Option(help="Methods and weights, as in lattice=1.0; none for none.")
+    ] = None,
+    quantize: Annotated[str, typer.Option(help="int8 or none.")] = "int8",
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Train the same student without distillation too.")
+    ] = False,
+    recipe: Annotated[str, typer.Option(help="Name or YAML file of the run's settings.")] = "run",
+    steps: Annotated[int | None, typer.Option(help="Training steps; the recipe's by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The recipe's by default.")] = None,
+    out: Out = None,
+    resume: Resume = False,
+) -> None:
+    """Shrink a teacher while distilling; write a verified streaming bundle and a report."""
+    say(f"compress run: sparsity {sparsity:g}, teacher {teacher.name}; loading libraries")
+    from compress.config import RunConfig, RunRecipe, read_recipe, validate
+    from compress.distill import parse_distill
+    from compress.pipeline import run_pipeline
+    from compress.shrink.schedule import check_sparsity
+
+    check_sparsity(sparsity)
+    changes: dict[str, Any] = {"distill": distill, "steps": steps, "seed": seed}
+    settings = read_recipe(recipe, RunRecipe).model_dump() | {
+        name: value for name, value in changes.items() if value is not None
+    }
+    parse_distill(settings["distill"])
+    config = validate(
+        RunConfig,
+        {
+            "teacher": str(teacher.resolve()),
+            "data": [str(Path(spec).resolve()) for spec in data or []],
+            "noise": str(noise.resolve()) if noise else None,
+            "sparsity": sparsity,
+            "pattern": pattern,
+            "quantize": quantize,
+            "compare": compare,
+            "recipe": settings,
+        },
+        "compress run",
+    )
+    folder = out or choose_folder(f"{pattern}-{sparsity:g}", resume)
+    try:
+        run_pipeline(config, folder, resume)
+    except KeyboardInterrupt:
+        say(f"interrupted: nothing is lost; add --resume --out {folder} to the same command")
+        raise
+    say(f"bundle: {folder}/bundle")
+    say(f"next: compress transcribe {folder}/bundle FILE.wav, or compress listen {folder}/bundle")
+
+
+def choose_folder(name: str, resume: bool) -> Path:
+    """runs/NAME, or NAME-2, NAME-3, ...: the first free one, or with `resume` the last taken."""
+    runs = Path("runs")
+    number = 1
+    while (runs / numbered(name, number)).exists():
+        number += 1
+    return runs / numbered(name, max(1, number - 1) if resume else number)
+
+
+def numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
+
+
+@app.command(epilog="Example: compress train --recipe demo-teacher --out runs/teacher")
+def train(
+    recipe: Annotated[str, typer.Option(help="Name or YAML file of a training recipe.")] = "demo-teacher",
+    data: Data = None,
+    noise: Noise = None,
+    out: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("runs/teacher"),
+    resume: Resume = False,
+) -> None:
+    """Train a transducer from nothing: phones, then CTC, then the transducer loss."""
+    say(f"compress train: recipe {recipe}; loading libraries")
+    from compress.config import TrainRecipe, read_recipe
+    from compress.train import train_recipe
+
+    settings = read_recipe(recipe, TrainRecipe)
+    started = (out / "training" / "checkpoint.pt").exists() or (out / "config.json").exists()
+    if started and not resume:
+        raise InputError(f"{out} holds a training: add --resume to go on, or choose another --out")
+    try:
+        train_recipe(settings, data or [], noise, out, resume)
+    except KeyboardInterrupt:
+        say("interrupted: nothing is lost; add --resume to the same command")
+        raise
+    say(f"wrote {out}")
+    say(f"next: compress run --teacher {out} --sparsity 0.9")
+
+
+@app.command(name="eval", epilog="Example: compress eval runs/channel-0.9/bundle --data my_pack")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A bundle or a model folder.")],
+    data: Data = None,
+    split: Annotated[str, typer.Option(help="Which part of the data.")] = "test",
+    num: Annotated[int, typer.Option(help="Synthetic utterances, without --data.")] = 600,
+    precision: Annotated[str | None, typer.Option(help="Of a bundle: int8 or fp32.")] = None,
+) -> None:
+    """Word error rate with its 95 % interval, streaming."""
+    say(f"compress eval: {model}; loading libraries")
+    from compress.evaluate import evaluate_any
+
+    for name, rate in evaluate_any(model, data or [], split, num, precision).items():
+        typer.echo(f"{name}: WER {rate} ({rate.words} words, {rate.utterances} utterances)")
+
+
+@app.command(epilog="Example: compress report runs/channel-0.9")
+def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
+    """Draw a run's report again from its report.json."""
+    from compress.report import rerender
+
+    say(f"wrote {rerender(folder)}")
+
+
+@app.command(epilog="Example: compress transcribe runs/channel-0.9/bundle talk.wav --format srt")
+def transcribe(
+    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    files: Annotated[list[str], typer.Argument(help="Sound files, folders or globs.")],
+    format: Annotated[str, typer.Option(help="text, jsonl, srt or vtt.")] = "text",  # noqa: A002
+    precision: Annotated[str | None, typer.Option(help="int8 or fp32; the bundle's own.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of onnxruntime.")] = 1,
+) -> None:
+    """Write what is said in sound files."""
+    from compress.transcribe import transcribe_files
+
+    transcribe_files(bundle, files, format, precision=precision, num_threads=threads)
+
+
+@app.command(epilog="Example: compress listen runs/channel-0.9/bundle")
+def listen(
+    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    device: Annotated[
+        str | None, typer.Option(help="Microphone by name or number, or a sound file.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="int8 or fp32; the bundle's own.")] = None,
+) -> None:
+    """Show text while you speak; Ctrl-C ends."""
+    from compress.listen import listen as listen_to
+
+    listen_to(bundle, device, precision=precision)
+
+
+@app.command(epilog="Example: compress doctor")
+def doctor() -> None:
+    """Check this machine: versions, microphone, voices, processor, disk."""
+    from compress.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        typer.echo(str(finding))
+    raise typer.Exit(2 if any(finding.state == "broken" for finding in findings) else 0)
+
+
+def main() -> None:
+    """Entry point: turns errors into one line and an exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(run_app(sys.argv[1:]))
+
+
+def run_app(arguments: list[str]) -> int:
+    """The exit code of one call; see the top of this file."""
+    try:
+        code = app(arguments, prog_name="compress", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except InputError as error:
+        say_error(str(error))
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as error:
+        # Typer's usage errors: known by their method, for newer releases carry their own click.
+        if hasattr(error, "format_message"):
+            say_error(f"{error.format_message()} (compress --help shows how)")
+            return 2
+        say_error(f"our own fault: please report it with {write_log()}")
+        return 1
+
+
+def say_error(message: str) -> None:
+    typer.echo(f"compress: {' '.join(message.split())}", err=True)
+
+
+def write_log() -> Path:
+    """The traceback in a file, so that the terminal shows one line."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="compress-", suffix=".log", delete=False
+    ) as file:
+        file.write(f"{sys.argv}\n{traceback.format_exc()}")
+    return Path(file.name)

@@ -1,0 +1,66 @@
+"""The sets a run trains on and is judged by: synthetic speech and the packs of --data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from compress.data.cuts import assign_splits, read_data, select_split
+from compress.data.join import join_cuts
+from compress.data.noise import Augmenter
+from compress.data.store import FeatureStore, Utterance, build_store
+from compress.data.synthetic import make_synthetic
+
+
+def cache_folder() -> Path:
+    """Where synthetic speech and features are kept: $COMPRESS_CACHE, else below ~/.cache."""
+    default = Path.home() / ".cache" / "compress-transducer"
+    return Path(os.environ.get("COMPRESS_CACHE", default))
+
+
+def synthetic_cuts(num_utterances: int, split: str, seed: int) -> list[Utterance]:
+    """Synthetic speech by the voices of `split`, made or found in the cache."""
+    return list(make_synthetic(cache_folder() / "synthetic", num_utterances, split, seed))
+
+
+def synthetic_store(
+    num_utterances: int, split: str, seed: int, augmenter: Augmenter | None = None
+) -> FeatureStore:
+    cuts = synthetic_cuts(num_utterances, split, seed)
+    return build_store(cache_folder(), f"synthetic-{split}", cuts, augmenter, seed=seed)
+
+
+def real_cuts(spec: str, split: str) -> list[Utterance]:
+    """One split of a pack; a pack that names no splits gets them by speaker."""
+    return list(select_split(assign_splits(read_data(spec)), split))
+
+
+def train_store(
+    spec: str,
+    augmenter: Augmenter,
+    seed: int,
+    *,
+    copies: int,
+    joined: int,
+    words_range: tuple[int, int],
+) -> FeatureStore:
+    """Training split of a pack: each utterance heard `copies` times, augmented differently.
+
+    Clips of one word are also joined into `joined` strings of one speaker's clips.
+    """
+    cuts = real_cuts(spec, "train")
+    words = [cut for cut in cuts if " " not in cut.supervisions[0].text]
+    strings = join_cuts(words, joined, words_range, seed) if words and joined else []
+    name = f"{set_name(spec)}-train"
+    return build_store(cache_folder(), name, [*cuts, *strings], augmenter, copies, seed)
+
+
+def real_store(spec: str, split: str) -> FeatureStore:
+    """A split of a pack as it is, to be judged by."""
+    return build_store(cache_folder(), f"{set_name(spec)}-{split}", real_cuts(spec, split))
+
+
+def set_name(spec: str) -> str:
+    """What a pack is called in reports: its folder or file, without the suffix."""
+    path = Path(spec)
+    return (path.parent if path.name in ("manifest.jsonl", "cuts.jsonl.gz") else path).stem

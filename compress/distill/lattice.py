@@ -1,0 +1,68 @@
+"""Collapsed lattice distillation (arXiv 2011.06110, eq. 4): `lattice`.
+
+# Letters: B utterances, T encoder frames, U labels.
+
+    L_KD = sum_{t,u} sum_{l in {y, blank, rest}} P^T(l|t,u) ln( P^T(l|t,u) / P^S(l|t,u) )    [paper]
+
+Row u = U has no next label: two classes there. Mean over an utterance's valid nodes, times T+U,
+the number of nodes on a path, so that a weight near 1 means the same for any length.       [ours]
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compress.data.batches import Batch
+from compress.distill.view import View
+
+# The largest log probability of y and blank together that still leaves float32 a remainder.
+LARGEST_LOG = -1e-6
+
+
+def log_remainder(log_probability: Tensor) -> Tensor:
+    """log(1 - p) from log p, without the cancellation of 1 - p."""
+    return torch.log(-torch.expm1(log_probability.clamp(max=LARGEST_LOG)))
+
+
+def collapse(log_blank: Tensor, log_emit: Tensor) -> Tensor:
+    """(B, T, U+1), (B, T, U) -> (B, T, U+1, 3): log probability of y, blank and rest.
+
+    The last row's y has probability zero and a finite logarithm, so that it adds nothing.
+    """
+    log_label = F.pad(log_emit, (0, 1), value=-1e4)
+    both = torch.logaddexp(log_label, log_blank)
+    return torch.stack([log_label, log_blank, log_remainder(both)], -1)
+
+
+def valid_nodes(view: View, target_lengths: Tensor) -> Tensor:
+    """(B, T, U+1) bool: t < T_b and u <= U_b."""
+    num_frames, num_rows = view.log_blank.shape[1:]
+    frames = torch.arange(num_frames, device=target_lengths.device)
+    rows = torch.arange(num_rows, device=target_lengths.device)
+    inside = frames < view.logit_lengths[:, None]
+    return inside[:, :, None] & (rows <= target_lengths[:, None])[:, None]
+
+
+def mask_last_row(log_emit: Tensor, target_lengths: Tensor) -> Tensor:
+    """Padding has no label to emit: probability zero from row U_b on."""
+    rows = torch.arange(log_emit.shape[2], device=log_emit.device)
+    beyond = rows >= target_lengths[:, None]
+    return log_emit.masked_fill(beyond[:, None], -1e4)
+
+
+def node_divergence(student: View, teacher: View, target_lengths: Tensor) -> Tensor:
+    """KL(teacher || student) over the three classes of every node, (B, T, U+1)."""
+    ours = collapse(student.log_blank, mask_last_row(student.log_emit, target_lengths))
+    theirs = collapse(teacher.log_blank, mask_last_row(teacher.log_emit, target_lengths))
+    return (theirs.exp() * (theirs - ours)).sum(-1)
+
+
+def lattice(student: View, teacher: View, batch: Batch) -> Tensor:
+    """The collapsed divergence, nats a label, mean over the batch; 0 where both agree."""
+    nodes = valid_nodes(student, batch.target_lengths)
+    divergence = node_divergence(student, teacher, batch.target_lengths) * nodes
+    per_node = divergence.sum((1, 2)) / nodes.sum((1, 2))
+    path_length = student.logit_lengths + batch.target_lengths
+    return (per_node * path_length / batch.target_lengths.clamp(min=1)).mean()

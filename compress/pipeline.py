@@ -1,0 +1,342 @@
+"""`compress run`: prepare -> shrink while distilling -> compare -> export -> verify -> report.
+
+    RUN/config.yaml        what was asked for
+        shrink/  compare/  export/  verify/   a folder a stage: its files, done.json when finished
+        student/           model folder of the student
+        bundle/            what a phone gets
+        report.{html,json,md}
+
+A stage is finished when its done.json holds its key, a hash of the configuration, the teacher's
+weights and the stages before; a resumed run skips such stages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compress.checkpoint import load_model, save_model, write_atomically, write_json
+from compress.config import RunConfig
+from compress.data.batches import BatchSampler, Source
+from compress.data.cuts import read_samples
+from compress.data.noise import Augmenter
+from compress.data.sets import (
+    real_cuts,
+    real_store,
+    set_name,
+    synthetic_cuts,
+    synthetic_store,
+    train_store,
+)
+from compress.data.store import FeatureStore, Utterance
+from compress.data.tokenizer import Tokenizer
+from compress.distill import parse_distill
+from compress.evaluate import evaluate, word_error_rate
+from compress.measure import decode_bundle
+from compress.models.transducer import Transducer
+from compress.progress import say
+from compress.report import write_report
+from compress.shrink.stage import ShrinkStage
+from compress.trainer import read_log, train
+from export.bundle import complete_bundle, write_bundle
+from export.parity import run_ladder
+from streaming.bundle import read_bundle
+from streaming.errors import InputError
+
+PARITY_UTTERANCES = 6
+
+
+@dataclass
+class Run:
+    """One run's folder, configuration and the things several stages need."""
+
+    config: RunConfig
+    folder: Path
+
+    @cached_property
+    def teacher(self) -> Transducer:
+        return self._teacher[0]
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return self._teacher[1]
+
+    @cached_property
+    def _teacher(self) -> tuple[Transducer, Tokenizer]:
+        return load_model(self.config.teacher)
+
+    @cached_property
+    def sources(self) -> list[Source]:
+        """Training data: the packs of --data, or synthetic speech."""
+        recipe = self.config.recipe
+        augmenter = Augmenter(Path(self.config.noise) if self.config.noise else None)
+        if not self.config.data:
+            num = recipe.synthetic.train
+            return [Source(synthetic_store(num, "train", recipe.seed + 1, augmenter))]
+        hear = recipe.real.model_dump(include={"copies", "joined", "words_range"})
+        stores = [train_store(spec, augmenter, recipe.seed, **hear) for spec in self.config.data]
+        return [Source(store, store.seconds) for store in stores]
+
+    @cached_property
+    def test_cuts(self) -> dict[str, list[Utterance]]:
+        """Held-out utterances by set: other speakers than any that was trained on."""
+        recipe = self.config.recipe
+        if not self.config.data:
+            return {"synthetic/test": synthetic_cuts(recipe.synthetic.test, "test", recipe.seed)}
+        return {f"{set_name(spec)}/test": real_cuts(spec, "test") for spec in self.config.data}
+
+    @cached_property
+    def test_sets(self) -> dict[str, FeatureStore]:
+        recipe = self.config.recipe
+        if not self.config.data:
+            num = recipe.synthetic.test
+            return {"synthetic/test": synthetic_store(num, "test", recipe.seed)}
+        return {f"{set_name(spec)}/test": real_store(spec, "test") for spec in self.config.data}
+
+    @property
+    def sampler(self) -> BatchSampler:
+        recipe = self.config.recipe
+        return BatchSampler(self.sources, self.tokenizer, recipe.batches, recipe.seed)
+
+    def measure_wer(self, model: Transducer) -> dict[str, Any]:
+        rates = evaluate(model, self.test_sets, self.tokenizer)
+        for name, rate in rates.items():
+            say(f"  {name}: WER {rate}")
+        return {name: asdict(rate) for name, rate in rates.items()}
+
+    def result(self, stage: str) -> dict[str, Any]:
+        """What a finished stage left in its done.json."""
+        done: dict[str, Any] = json.loads((self.folder / stage / "done.json").read_text())
+        return done["result"]
+
+
+def prepare(run: Run) -> dict[str, Any]:
+    """Make or find the data, check that it fits the teacher, and measure the teacher."""
+    ShrinkStage(run.teacher, run.config.sparsity, {}, (0, 0, 1))  # can it be reached at all?
+    hours = sum(source.store.seconds for source in run.sources) / 3600
+    say(f"  training data: {hours:.1f} hours, {sum(len(s.store.rows) for s in run.sources)} utterances")
+    say(f"  teacher: {run.teacher.num_parameters / 1e6:.2f} M parameters")
+    return {"train_hours": hours, "teacher_wer": run.measure_wer(run.teacher)}
+
+
+def shrink_with(run: Run, folder: Path, distill: dict[str, float], title: str) -> Transducer:
+    recipe = run.config.recipe
+    ramp = recipe.ramp.steps(recipe.steps)
+    stage = ShrinkStage(run.teacher, run.config.sparsity, distill, ramp, recipe.schedule)
+    train(stage, run.sampler, recipe.settings, folder, title, resume=True)
+    return stage.model.eval()
+
+
+def shrink(run: Run) -> dict[str, Any]:
+    """Prune along the ramp while distilling; then go on distilling at the final size."""
+    distill = parse_distill(run.config.recipe.distill)
+    student = shrink_with(run, run.folder / "shrink", distill, "shrinking")
+    sparsity = 1 - student.num_parameters / run.teacher.num_parameters
+    say(f"  student: {student.num_parameters / 1e6:.3f} M parameters, {100 * sparsity:.1f} % removed")
+    record = {"teacher": run.config.teacher, "sparsity": sparsity, "seed": run.config.recipe.seed}
+    save_model(student, run.folder / "student", run.tokenizer, record)
+    return {
+        "parameters": student.num_parameters,
+        "total_sparsity": sparsity,
+        "wer": run.measure_wer(student),
+    }
+
+
+def compare(run: Run) -> dict[str, Any]:
+    """With --compare: the same student, the same steps, without distillation."""
+    if not run.config.compare:
+        return {}
+    return {"wer": run.measure_wer(shrink_with(run, run.folder / "compare", {}, "without distillation"))}
+
+
+def export(run: Run) -> dict[str, Any]:
+    """ONNX graphs, int8, tokens and card into bundle/."""
+    student, _ = load_model(run.folder / "student")
+    shutil.rmtree(run.folder / "bundle", ignore_errors=True)
+    info = write_bundle(
+        run.folder / "bundle",
+        student.encoder,
+        student.predictor,
+        student.joiner,
+        run.tokenizer.tokens(),
+        tokenizer_model=run.folder / "student" / "bpe.model",
+        name=run.folder.name,
+        provenance=provenance(run),
+        quantize=run.config.quantize,
+        tail_frames=run.config.recipe.batches.tail_frames,
+    )
+    files = info.files[info.default_precision].values()
+    num_bytes = sum((run.folder / "bundle" / name).stat().st_size for name in files)
+    say(f"  {info.default_precision} bundle: {num_bytes / 1e6:.2f} MB in {len(list(files))} graphs")
+    return {"onnx_bytes": num_bytes, "precision": info.default_precision}
+
+
+def provenance(run: Run) -> dict[str, Any]:
+    return {
+        "teacher": Path(run.config.teacher).name,
+        "data": [set_name(spec) for spec in run.config.data] or ["synthetic"],
+        "seed": run.config.recipe.seed,
+        "sparsity": run.config.sparsity,
+        "distill": run.config.recipe.distill,
+    }
+
+
+def verify(run: Run) -> dict[str, Any]:
+    """The parity ladder, then WER and speed of the shipped files, decoded from audio."""
+    student, _ = load_model(run.folder / "student")
+    bundle = run.folder / "bundle"
+    some = [store.features(row) for store in run.test_sets.values() for row in store.rows]
+    step = max(1, len(some) // PARITY_UTTERANCES)
+    rows = run_ladder(student.encoder, student.predictor, student.joiner, bundle, some[::step])
+    write_json(run.folder / "verify" / "parity.json", rows)
+    for row in rows:
+        say(
+            f"  {row['from']} = {row['to']}: largest error {row['max_error']:.1e}, "
+            f"tokens {100 * row['token_agreement']:.1f} % {'ok' if row['passed'] else 'FAILED'}"
+        )
+    failed = [f"{row['from']} = {row['to']}" for row in rows if not row["passed"]]
+    if failed:
+        raise InputError(f"parity failed ({'; '.join(failed)}): see {run.folder}/verify/parity.json")
+    measured = measure_bundle(run, bundle)
+    info = read_bundle(bundle)
+    info.measured.update({key: measured[key] for key in ("wer", "rtf", "load_ms", "peak_rss_mb")})
+    complete_bundle(info, bundle)
+    return {"parity": rows, **measured}
+
+
+def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
+    wer: dict[str, Any] = {}
+    chunk_ms: list[float] = []
+    audio_seconds = decode_seconds = 0.0
+    for name, cuts in run.test_cuts.items():
+        utterances = [(cut.id, read_samples(cut), cut.supervisions[0].text) for cut in cuts]
+        decoded = decode_bundle(bundle, utterances)
+        rate = word_error_rate([text for _, _, text in utterances], decoded.texts)
+        say(f"  {name}: WER {rate} (bundle)")
+        wer[name] = asdict(rate)
+        chunk_ms += decoded.chunk_ms
+        audio_seconds += decoded.seconds_audio
+        decode_seconds += decoded.rtf * decoded.seconds_audio
+    return {
+        "wer": wer,
+        "rtf": decode_seconds / max(audio_seconds, 1e-9),
+        "chunk_ms": chunk_ms,
+        "load_ms": decoded.load_ms,
+        "peak_rss_mb": decoded.peak_rss_mb,
+    }
+
+
+def report(run: Run) -> dict[str, Any]:
+    """report.{html,json,md} from what the stages left."""
+    path = write_report(run.folder, build_report(run), read_curves(run), run.result("verify")["chunk_ms"])
+    say(f"wrote {path}")
+    return {}
+
+
+def read_curves(run: Run) -> dict[str, list[dict[str, float]]]:
+    logs = {"student": "shrink", "without distillation": "compare"}
+    curves = {name: read_log(run.folder / stage / "log.jsonl") for name, stage in logs.items()}
+    return {name: rows for name, rows in curves.items() if rows}
+
+
+def build_report(run: Run) -> dict[str, Any]:
+    """report.json, see docs; WER is a fraction with its 95 % interval."""
+    shrunk, verified, exported = run.result("shrink"), run.result("verify"), run.result("export")
+    weights = Path(run.config.teacher) / "model.safetensors"
+    chunk_ms = sorted(verified["chunk_ms"])
+    seconds = {
+        name: json.loads((run.folder / name / "done.json").read_text())["seconds"]
+        for name, _ in STAGES
+        if (run.folder / name / "done.json").exists()
+    }
+    return {
+        "schema": 1,
+        "seed": run.config.recipe.seed,
+        "command": ["compress", *sys.argv[1:]],
+        "teacher": {
+            "parameters": run.teacher.num_parameters,
+            "bytes": weights.stat().st_size,
+            "wer": run.result("prepare")["teacher_wer"],
+        },
+        "student": {
+            "parameters": shrunk["parameters"],
+            "prunable_sparsity": shrunk["total_sparsity"],
+            "total_sparsity": shrunk["total_sparsity"],
+            "wer": shrunk["wer"],
+        },
+        "student_without_distillation": run.result("compare") or None,
+        "bundle": {
+            "path": "bundle",
+            "onnx_bytes": exported["onnx_bytes"],
+            "packed_bytes": exported["onnx_bytes"],
+            "wer": verified["wer"],
+            "rtf": verified["rtf"],
+            "chunk_ms": {
+                "p50": chunk_ms[len(chunk_ms) // 2],
+                "p95": chunk_ms[int(len(chunk_ms) * 0.95)],
+            },
+            "load_ms": verified["load_ms"],
+            "peak_rss_mb": verified["peak_rss_mb"],
+        },
+        "parity": verified["parity"],
+        "seconds": seconds,
+    }
+
+
+STAGES: list[tuple[str, Callable[[Run], dict[str, Any]]]] = [
+    ("prepare", prepare),
+    ("shrink", shrink),
+    ("compare", compare),
+    ("export", export),
+    ("verify", verify),
+    ("report", report),
+]
+
+
+def run_pipeline(config: RunConfig, folder: Path, resume: bool) -> None:
+    """Go through STAGES; finished ones are skipped. Raises InputError for a foreign folder."""
+    claim_folder(config, folder, resume)
+    run = Run(config, folder)
+    key = hashlib.sha256((Path(config.teacher) / "model.safetensors").read_bytes()).hexdigest()
+    key += config.model_dump_json()
+    for name, stage in STAGES:
+        key = hashlib.sha256(f"{key} {name}".encode()).hexdigest()
+        done = folder / name / "done.json"
+        if done.exists() and json.loads(done.read_text())["key"] == key:
+            say(f"{name}: done before")
+            continue
+        say(f"{name}")
+        started = time.monotonic()
+        result = stage(run)
+        seconds = time.monotonic() - started
+        write_json(done, {"key": key, "seconds": seconds, "result": result})
+
+
+def claim_folder(config: RunConfig, folder: Path, resume: bool) -> None:
+    """Write config.yaml, or see that it is this run's. Nothing of another run is touched."""
+    path = folder / "config.yaml"
+    wanted = config.model_dump()
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"{folder} holds other files: choose another --out")
+        write_atomically(path, lambda growing: growing.write_text(yaml.safe_dump(wanted)))
+        return
+    if not resume:
+        raise InputError(f"{folder} holds a run: add --resume to go on with it, or choose another --out")
+    stored = yaml.safe_load(path.read_text())
+    for name, value in wanted.items():
+        if stored.get(name) != value:
+            raise InputError(
+                f"{folder} was made with another {name} ({stored.get(name)!r}, now {value!r}): "
+                "choose another --out or ask for the same"
+            )
