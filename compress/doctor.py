@@ -31,6 +31,11 @@ class Finding:
     detail: str
     fix: str = ""
 
+    @property
+    def ok(self) -> bool:
+        """Whether compress can work at all; slow is good enough."""
+        return self.state != "broken"
+
     def __str__(self) -> str:
         return f"{self.state:6s} {self.name}: {self.detail}" + (f"; {self.fix}" if self.fix else "")
 
@@ -165,25 +170,39 @@ def judge_cpu(machine: str, flags: set[str]) -> Finding:
 
 
 def check_disk(folder: Path) -> Finding:
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free / 2**30
-    detail = f"{free:.1f} GiB free in {folder.resolve()}"
+    free = shutil.disk_usage(existing_part(folder)).free / 2**30
+    detail = f"{free:.1f} GiB free for {folder}"
     if free < FREE_GIB:
         fix = f"a run wants {FREE_GIB:.0f} GiB: delete old runs or choose --out on another disk"
         return Finding("disk", "slow", detail, fix)
     return Finding("disk", "ok", detail)
 
 
-def check_writable(folder: Path) -> Finding:
-    """Runs and the synthetic speech they reuse are written below this folder."""
+def check_output(folder: Path) -> Finding:
+    return judge_folder("output", folder, "choose another folder with --out")
+
+
+def check_cache(folder: Path) -> Finding:
+    """Synthetic speech and features are kept there from run to run."""
     try:
-        existing = folder if folder.exists() else folder.absolute().parent
-        with tempfile.NamedTemporaryFile(dir=existing):
-            return Finding("output", "ok", f"{folder} can be written")
+        from compress.data.sets import cache_folder
+    except ImportError:
+        return Finding("cache", "ok", "not used: training is not installed")
+    return judge_folder("cache", cache_folder(), "name another folder in COMPRESS_CACHE")
+
+
+def judge_folder(name: str, folder: Path, fix: str) -> Finding:
+    """Write a file, gone at once, in the folder or in what of its path exists already."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=existing_part(folder)):
+            return Finding(name, "ok", f"{folder} can be written")
     except OSError as error:
-        detail = f"{folder} cannot be written ({error.strerror})"
-        return Finding("output", "broken", detail, "choose another folder with --out")
+        return Finding(name, "broken", f"{folder} cannot be written ({error.strerror})", fix)
+
+
+def existing_part(folder: Path) -> Path:
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 CHECKS: dict[str, Callable[[Path], Finding]] = {
@@ -194,7 +213,8 @@ CHECKS: dict[str, Callable[[Path], Finding]] = {
     "microphone": check_microphone,
     "cpu": check_cpu,
     "disk": check_disk,
-    "output": check_writable,
+    "output": check_output,
+    "cache": check_cache,
 }
 
 

@@ -79,7 +79,10 @@ def test_disk_and_folder(monkeypatch, tmp_path):
     assert "--out" in doctor.check_disk(tmp_path / "not/yet/there").fix
     file = tmp_path / "file"
     file.touch()
-    assert doctor.check_writable(file).state == "broken"
+    assert not doctor.check_output(file).ok
+    assert not doctor.check_output(file / "below").ok
+    monkeypatch.setenv("COMPRESS_CACHE", str(file))
+    assert "COMPRESS_CACHE" in doctor.check_cache(tmp_path).fix
 
 
 def test_onnxruntime_refusing_the_opset(monkeypatch):

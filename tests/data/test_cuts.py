@@ -252,6 +252,22 @@ def test_assigned_splits_share_no_speaker(tmp_path):
         read_data(path, split="test")
 
 
+@pytest.mark.parametrize("speaker", ["anna", None])
+def test_assigned_splits_of_one_speaker_go_by_utterance(speaker, tmp_path):
+    for number in range(5):
+        write_tone(tmp_path / (speaker or ".") / f"{number}.wav", seconds=0.05)
+        (tmp_path / (speaker or ".") / f"{number}.txt").write_text("yes\n")
+    names = [split_name(cut) for cut in assign_splits(read_data(tmp_path))]
+    assert sorted(names) == ["dev", "test", "train", "train", "train"]
+
+
+def test_too_little_data_for_splits(tmp_path):
+    write_tone(tmp_path / "a.wav")
+    (tmp_path / "a.txt").write_text("yes\n")
+    with pytest.raises(InputError, match="too few utterances"):
+        assign_splits(read_data(tmp_path))
+
+
 def test_audio_spoilt_after_import(tmp_path):
     path = tmp_path / "a.wav"
     fields = {"audio_filepath": "a.wav", "text": "yes"}
