@@ -6,6 +6,7 @@ is whole or not there.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import shutil
 import tempfile
@@ -96,7 +97,7 @@ def write_bundle(
             measured=dict(measured or {}),
             provenance={**(provenance or {}), "libraries": library_versions()},
         )
-        complete_bundle(info, part, card)
+        _complete(info, part, card)
         part.chmod(0o755)
         part.rename(folder)
     except BaseException:
@@ -105,11 +106,26 @@ def write_bundle(
     return read_bundle(folder)
 
 
-def complete_bundle(info: BundleInfo, folder: Path, card: str | None = None) -> None:
-    """Writes bundle.json, README.md and SHA256SUMS; raises ExportError if the bundle is unfit.
+def update_bundle(
+    folder: Path | str,
+    *,
+    measured: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    card: str | None = None,
+) -> BundleInfo:
+    """Adds what was measured on a finished bundle to bundle.json and README.md; graphs stay."""
+    info = read_bundle(folder)
+    info = dataclasses.replace(
+        info,
+        measured={**info.measured, **(measured or {})},
+        provenance={**info.provenance, **(provenance or {})},
+    )
+    _complete(info, Path(folder), card)
+    return read_bundle(folder)
 
-    Also the way to change `measured` of a finished bundle.
-    """
+
+def _complete(info: BundleInfo, folder: Path, card: str | None) -> None:
+    """Writes bundle.json, README.md and SHA256SUMS; raises ExportError if the bundle is unfit."""
     write_bundle_json(info, folder)
     write_card(info, folder, card)
     write_sha256sums(folder)
@@ -127,6 +143,8 @@ def check_tokens(tokens: Sequence[str], vocab_size: int) -> None:
         )
     if tokens[0] != "<blk>":
         raise ExportError(f"token 0 is {tokens[0]!r}: train the tokenizer with '<blk>' as id 0")
+    if len(set(tokens)) < len(tokens):
+        raise ExportError("a token is there twice: give the tokenizer's own list")
     for token in tokens:
         if not token or any(letter.isspace() for letter in token):
             raise ExportError(f"token {token!r} is empty or holds white space: write it with ▁")

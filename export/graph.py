@@ -17,8 +17,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 import torch
-from onnxscript import opset18
-from onnxscript import optimizer
+from onnxscript import opset18, optimizer
 from torch import Tensor, nn
 
 from export import lstm, passes
@@ -57,7 +56,7 @@ def _trace(
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             module,
-            tuple(inputs.values()),
+            tuple(tensor.clone() for tensor in inputs.values()),  # one tensor twice is one input
             dynamo=True,
             opset_version=TRACED_OPSET,
             dynamic_shapes=tuple({axis: free} for axis in axes),

@@ -43,6 +43,17 @@ def replace_node(graph: ir.Graph, node: ir.Node, with_nodes: list[ir.Node]) -> N
     new.shape, new.type = old.shape, old.type
 
 
+def bypass_node(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+    """Removes `node`; `value` takes over its output, its name too if the graph gives it out."""
+    old = node.outputs[0]
+    given_out, name = old.is_graph_output(), old.name
+    value.shape, value.type = old.shape, old.type
+    old.replace_all_uses_with(value, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    if given_out:
+        value.name = name
+
+
 def weight_origins(graph: ir.Graph, parameters: Collection[str]) -> dict[str, str]:
     """Names of values that depend on constants alone -> the first torch parameter they hold."""
     origins: dict[str, str] = {}
@@ -112,8 +123,7 @@ def fold_scales(graph: ir.Graph) -> None:
             linear = _linear_before(value)
             if linear is not None:
                 _scale_linear(graph, linear, factor)
-                node.outputs[0].replace_all_uses_with(value)
-                graph.remove(node, safe=True)
+                bypass_node(graph, node, value)
             break
 
 

@@ -109,6 +109,8 @@ def read_graph(path: Path, problems: list[str]) -> Graph | None:
         return None
     try:
         model = onnx.load(path, load_external_data=False)
+        if not (model.graph.input and model.graph.output):
+            raise ValueError("no graph")
     except Exception:  # protobuf's own error has no public, typed name
         problems.append(f"{path}: not an ONNX file, or cut short: copy or export it again")
         return None
