@@ -168,16 +168,18 @@ def _parity(parity: Sequence[Mapping[str, Any]]) -> list[Block]:
     return [Table(["", "result", "largest error", "same tokens"], rows)]
 
 
-def _command(words: Sequence[str]) -> str:
+def command_line(words: Sequence[str]) -> str:
     """For a shell; a long one has a line for each option."""
     line = shlex.join(words)
-    return line if len(line) <= 60 else line.replace(" --", " \\\n    --")
+    if len(line) <= 60:
+        return line
+    return " ".join(("\\\n    " if w.startswith("--") else "") + shlex.quote(w) for w in words)
 
 
 def _making(report: Report) -> list[Block]:
     seconds = report["seconds"]
     blocks: list[Block] = [
-        Code(_command(report["command"])),
+        Code(command_line(report["command"])),
         Text(f"Seed {report['seed']}. The bundle is in {report['bundle']['path']}."),
     ]
     if seconds:

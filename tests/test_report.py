@@ -2,6 +2,7 @@ import copy
 import json
 import math
 import re
+import shlex
 from html.parser import HTMLParser
 
 import matplotlib
@@ -15,6 +16,7 @@ from compress.pages import Code, Page, Picture, Section, Table, Text, to_html, t
 from compress.pictures import STYLE, draw_latency, draw_sizes, draw_word_error_rates, render_picture
 from compress.quantities import format_bytes, format_count, format_duration, format_ms, format_times
 from compress.report import rerender, write_report
+from compress.sections import command_line
 from streaming.errors import InputError
 
 RATE = {"wer": 0.031, "low": 0.02, "high": 0.045, "words": 700}
@@ -309,6 +311,14 @@ def test_quantities():
     assert format_times(10.04) == "10 ×"
     durations = [format_duration(t) for t in (3.27, 59.97, 192, 7500)]
     assert durations == ["3.3 s", "1 min 00 s", "3 min 12 s", "2 h 05 min"]
+
+
+def test_a_long_command_can_be_pasted():
+    words = ["compress", "run", "--data", "a folder with --seed in its name", "--sparsity", "0.9"]
+    lines = ["compress run", "--data 'a folder with --seed in its name'", "--sparsity 0.9"]
+    assert command_line(words) == " \\\n    ".join(lines)
+    assert shlex.split(command_line(words)) == words
+    assert command_line(words[:2]) == "compress run"
 
 
 def test_pages_escape(tmp_path):
