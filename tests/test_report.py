@@ -317,7 +317,7 @@ def test_a_long_command_can_be_pasted():
     words = ["compress", "run", "--data", "a folder with --seed in its name", "--sparsity", "0.9"]
     lines = ["compress run", "--data 'a folder with --seed in its name'", "--sparsity 0.9"]
     assert command_line(words) == " \\\n    ".join(lines)
-    assert shlex.split(command_line(words)) == words
+    assert shlex.split(command_line(words).replace("\\\n", "")) == words
     assert command_line(words[:2]) == "compress run"
 
 
