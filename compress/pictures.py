@@ -48,7 +48,7 @@ MODELS = {
     "teacher": ("teacher", TEACHER),
     "student": ("student", STUDENT),
     "student_without_distillation": ("no distillation", ALONE),
-    "bundle": ("int8 bundle", BUNDLE),
+    "bundle": ("bundle", BUNDLE),
 }
 
 
@@ -100,16 +100,22 @@ def draw_sizes(report: Mapping[str, Any]) -> Figure:
     """Parameters, then bytes, from teacher to student to bundle."""
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     above, below = figure.subplots(2, 1, gridspec_kw={"height_ratios": [2, 4]})
-    teacher, student, bundle = report["teacher"], report["student"], report["bundle"]
+    teacher, student = report["teacher"], report["student"]
     counts = [("teacher", teacher["parameters"], TEACHER)]
     counts += [("student", student["parameters"], STUDENT)]
     _size_bars(above, "parameters", counts, format_count)
     sizes = [("teacher", teacher["bytes"], TEACHER)]
-    sizes += [("student, float32", 4 * student["parameters"], STUDENT)]
-    sizes += [("int8 .onnx files", bundle["onnx_bytes"], BUNDLE)]
-    sizes += [("the same, packed", bundle["packed_bytes"], BUNDLE)]
+    shrunk = zip(student_sizes(report), (STUDENT, BUNDLE, BUNDLE), strict=False)
+    sizes += [(label, size, colour) for (label, size), colour in shrunk]
     _size_bars(below, "bytes", sizes, format_bytes)
     return figure
+
+
+def student_sizes(report: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """What the student takes as float32, as .onnx files, and packed if that differs."""
+    onnx, packed = report["bundle"]["onnx_bytes"], report["bundle"]["packed_bytes"]
+    sizes = [("student, float32", 4 * report["student"]["parameters"]), (".onnx files", onnx)]
+    return sizes + [("the same, packed", packed)] * (packed not in (None, onnx))
 
 
 def draw_latency(chunk_ms: Sequence[float]) -> Figure | None:

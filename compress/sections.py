@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.pages import Block, Code, Page, Picture, Section, Table, Text
-from compress.pictures import MODELS, wer_groups
+from compress.pictures import MODELS, student_sizes, wer_groups
 from compress.quantities import (
     UNKNOWN,
     format_bytes,
@@ -23,7 +23,7 @@ from compress.quantities import (
 Report = Mapping[str, Any]
 WORDS = {
     "wer": "Word error rate of each model in each set, with 95 % intervals",
-    "size": "Parameters and bytes from teacher to student to int8 bundle",
+    "size": "Parameters and bytes from teacher to student to bundle",
     "loss": "Losses and sparsity over the training steps",
     "latency": "Histogram of the milliseconds a chunk takes",
 }
@@ -61,7 +61,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ),
         (
             format_bytes(bundle["onnx_bytes"]),
-            f"three int8 .onnx files; the teacher has {format_bytes(teacher['bytes'])}",
+            f"the bundle's three .onnx files; the teacher has {format_bytes(teacher['bytes'])}",
         ),
     ]
     for name, rates in wer_groups(report).items():
@@ -98,7 +98,7 @@ def _word_errors(report: Report) -> list[Block]:
         Table(["", *(_set_cell(name, measured) for name in names)], rows),
         Text(
             "Lower is better; below each the 95 % bootstrap interval. The bundle's errors are "
-            "those of the shipped int8 files, decoded chunk by chunk as on a device."
+            "those of the shipped files, decoded chunk by chunk as on a device."
         ),
     ]
 
@@ -124,13 +124,10 @@ def _gap(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> s
 
 
 def _sizes(report: Report) -> list[Block]:
-    teacher, student, bundle = report["teacher"], report["student"], report["bundle"]
-    rows = [
-        ["teacher", f"{teacher['parameters']:,}", format_bytes(teacher["bytes"])],
-        ["student, float32", f"{student['parameters']:,}", format_bytes(4 * student["parameters"])],
-        ["int8 .onnx files", f"{student['parameters']:,}", format_bytes(bundle["onnx_bytes"])],
-        ["the same, packed", f"{student['parameters']:,}", format_bytes(bundle["packed_bytes"])],
-    ]
+    teacher, student = report["teacher"], report["student"]
+    sizes = [("teacher", teacher, teacher["bytes"])]
+    sizes += [(label, student, size) for label, size in student_sizes(report)]
+    rows = [[label, f"{m['parameters']:,}", format_bytes(size)] for label, m, size in sizes]
     return [
         Table(["", "parameters", "bytes"], rows),
         Text(
@@ -150,7 +147,7 @@ def _speed(report: Report) -> list[Block]:
         ["loading the bundle", format_ms(bundle["load_ms"])],
         ["peak memory of the process", UNKNOWN if memory is None else f"{memory:.0f} MB"],
     ]
-    return [Table(["the int8 bundle on this machine", ""], rows)]
+    return [Table(["the bundle on this machine", ""], rows)]
 
 
 def _parity(parity: Sequence[Mapping[str, Any]]) -> list[Block]:

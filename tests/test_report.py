@@ -334,3 +334,9 @@ def test_pages_escape(tmp_path):
     assert "<td>&lt;x&gt;<br><small>small</small></td>" in page_text
     assert 'alt="&quot;"' in page_text
     Reader(page_text)
+
+
+def test_a_bundle_that_is_not_packed_has_one_size(report):
+    assert [size for _, size in student_sizes(report)] == [2_000_000, 800_000, 600_000]
+    report["bundle"]["packed_bytes"] = 800_000
+    assert [size for _, size in student_sizes(report)] == [2_000_000, 800_000]
