@@ -13,7 +13,14 @@ from pydantic import ValidationError
 
 from compress.curves import draw_curves, loss_names, running_mean
 from compress.pages import Code, Page, Picture, Section, Table, Text, to_html, to_markdown
-from compress.pictures import STYLE, draw_latency, draw_sizes, draw_word_error_rates, render_picture
+from compress.pictures import (
+    STYLE,
+    draw_latency,
+    draw_sizes,
+    draw_word_error_rates,
+    render_picture,
+    student_sizes,
+)
 from compress.quantities import format_bytes, format_count, format_duration, format_ms, format_times
 from compress.report import rerender, write_report
 from compress.sections import command_line
