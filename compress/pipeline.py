@@ -38,7 +38,7 @@ from compress.data.sets import (
     synthetic_store,
     train_store,
 )
-from compress.data.store import FeatureStore, Utterance
+from compress.data.store import FeatureStore, Utterance, text_of
 from compress.data.tokenizer import Tokenizer
 from compress.distill import parse_distill
 from compress.evaluate import evaluate, word_error_rate
@@ -48,9 +48,8 @@ from compress.progress import say
 from compress.report import write_report
 from compress.shrink.stage import ShrinkStage
 from compress.trainer import read_log, train
-from export.bundle import complete_bundle, write_bundle
-from export.parity import run_ladder
-from streaming.bundle import read_bundle
+from export.bundle import update_bundle, write_bundle
+from export.parity import ladder
 from streaming.errors import InputError
 
 PARITY_UTTERANCES = 6
@@ -153,10 +152,9 @@ def shrink(run: Run) -> dict[str, Any]:
 
 
 def compare(run: Run) -> dict[str, Any]:
-    """With --compare: the same student, the same steps, without distillation."""
-    if not run.config.compare:
-        return {}
-    return {"wer": run.measure_wer(shrink_with(run, run.folder / "compare", {}, "without distillation"))}
+    """The same student, the same steps, without distillation."""
+    student = shrink_with(run, run.folder / "compare", {}, "without distillation")
+    return {"wer": run.measure_wer(student)}
 
 
 def export(run: Run) -> dict[str, Any]:
@@ -197,20 +195,20 @@ def verify(run: Run) -> dict[str, Any]:
     bundle = run.folder / "bundle"
     some = [store.features(row) for store in run.test_sets.values() for row in store.rows]
     step = max(1, len(some) // PARITY_UTTERANCES)
-    rows = run_ladder(student.encoder, student.predictor, student.joiner, bundle, some[::step])
+    rows = ladder(student.encoder, student.predictor, student.joiner, bundle, some[::step])
     write_json(run.folder / "verify" / "parity.json", rows)
     for row in rows:
         say(
-            f"  {row['from']} = {row['to']}: largest error {row['max_error']:.1e}, "
+            f"  {row['from']} = {row['to']}, batch {row['streams']}: "
+            f"largest error {row['max_error']:.1e}, "
             f"tokens {100 * row['token_agreement']:.1f} % {'ok' if row['passed'] else 'FAILED'}"
         )
     failed = [f"{row['from']} = {row['to']}" for row in rows if not row["passed"]]
     if failed:
         raise InputError(f"parity failed ({'; '.join(failed)}): see {run.folder}/verify/parity.json")
     measured = measure_bundle(run, bundle)
-    info = read_bundle(bundle)
-    info.measured.update({key: measured[key] for key in ("wer", "rtf", "load_ms", "peak_rss_mb")})
-    complete_bundle(info, bundle)
+    shown = {key: measured[key] for key in ("wer", "rtf", "load_ms", "peak_rss_mb")}
+    update_bundle(bundle, measured=shown)
     return {"parity": rows, **measured}
 
 
@@ -219,7 +217,7 @@ def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
     chunk_ms: list[float] = []
     audio_seconds = decode_seconds = 0.0
     for name, cuts in run.test_cuts.items():
-        utterances = [(cut.id, read_samples(cut), cut.supervisions[0].text) for cut in cuts]
+        utterances = [(cut.id, read_samples(cut), text_of(cut)) for cut in cuts]
         decoded = decode_bundle(bundle, utterances)
         rate = word_error_rate([text for _, _, text in utterances], decoded.texts)
         say(f"  {name}: WER {rate} (bundle)")
@@ -274,7 +272,7 @@ def build_report(run: Run) -> dict[str, Any]:
             "total_sparsity": shrunk["total_sparsity"],
             "wer": shrunk["wer"],
         },
-        "student_without_distillation": run.result("compare") or None,
+        "student_without_distillation": run.result("compare") if run.config.compare else None,
         "bundle": {
             "path": "bundle",
             "onnx_bytes": exported["onnx_bytes"],
@@ -310,6 +308,8 @@ def run_pipeline(config: RunConfig, folder: Path, resume: bool) -> None:
     key = hashlib.sha256((Path(config.teacher) / "model.safetensors").read_bytes()).hexdigest()
     key += config.model_dump_json()
     for name, stage in STAGES:
+        if stage is compare and not config.compare:
+            continue
         key = hashlib.sha256(f"{key} {name}".encode()).hexdigest()
         done = folder / name / "done.json"
         if done.exists() and json.loads(done.read_text())["key"] == key:
@@ -325,7 +325,7 @@ def run_pipeline(config: RunConfig, folder: Path, resume: bool) -> None:
 def claim_folder(config: RunConfig, folder: Path, resume: bool) -> None:
     """Write config.yaml, or see that it is this run's. Nothing of another run is touched."""
     path = folder / "config.yaml"
-    wanted = config.model_dump()
+    wanted = config.model_dump(mode="json")
     if not path.exists():
         if folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder} holds other files: choose another --out")
@@ -333,10 +333,21 @@ def claim_folder(config: RunConfig, folder: Path, resume: bool) -> None:
         return
     if not resume:
         raise InputError(f"{folder} holds a run: add --resume to go on with it, or choose another --out")
-    stored = yaml.safe_load(path.read_text())
-    for name, value in wanted.items():
-        if stored.get(name) != value:
+    stored, wanted = (flatten(settings) for settings in (yaml.safe_load(path.read_text()), wanted))
+    for name in sorted(stored.keys() | wanted.keys()):
+        if stored.get(name) != wanted.get(name):
             raise InputError(
-                f"{folder} was made with another {name} ({stored.get(name)!r}, now {value!r}): "
-                "choose another --out or ask for the same"
+                f"{folder} was made with {name} {stored.get(name)!r}, now it is "
+                f"{wanted.get(name)!r}: choose another --out or ask for the same"
             )
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"recipe": {"seed": 0}} -> {"recipe.seed": 0}."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

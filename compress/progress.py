@@ -12,7 +12,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -24,11 +23,10 @@ def progress_bar() -> Progress:
     """A bar on stderr with time left; `fields[note]` is free text behind it."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         TextColumn("{task.fields[note]}"),
         console=console,
         refresh_per_second=4 if sys.stderr.isatty() else 0.2,

@@ -152,7 +152,7 @@ def train(
             while step < settings.steps:
                 row = run_step(stage, optimizer, next(batches), step, settings)
                 step += 1
-                bar.update(task, completed=step, note=" ".join(describe(row)))
+                bar.update(task, completed=step, note=describe(row))
                 if step % settings.log_every == 0 or step == settings.steps:
                     log.write({"step": step, "seconds": time.monotonic() - started, **row})
                 if step % settings.checkpoint_every == 0 or step == settings.steps:
@@ -192,7 +192,7 @@ def run_step(
     return row | stage.after_step(step, optimizer)
 
 
-def describe(row: dict[str, float]) -> list[str]:
-    """The few figures that fit behind a progress bar."""
-    shown = {name: value for name, value in row.items() if name not in ("norm", "rate")}
-    return [f"{name} {value:.3g}" for name, value in shown.items()]
+def describe(row: dict[str, float]) -> str:
+    """The figures that fit behind a progress bar of 80 columns."""
+    shown = [f"{name} {row[name]:.2f}" for name in ("loss", "sparsity") if name in row]
+    return " ".join(shown)

@@ -1,0 +1,145 @@
+"""`compress run` end to end on a tiny untrained teacher: stages, resume, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+
+from compress import trainer
+from compress.checkpoint import load_model, save_model
+from compress.cli import run_app
+from compress.data.tokenizer import train_tokenizer
+from compress.models.config import (
+    StatelessPredictorConfig,
+    TransducerConfig,
+    uniform_conformer,
+)
+from compress.models.transducer import Transducer
+
+RECIPE = {
+    "synthetic": {"train": 24, "dev": 8, "test": 8},
+    "steps": 6,
+    "ramp": {"end_share": 0.5, "every": 1},
+    "batch": {"seconds": 6},
+}
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory):
+    """A random 0.1 M Conformer, told to say blank so that it decodes to nothing."""
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["turn on the light", "one two three four"], 48)
+    encoder = uniform_conformer(
+        num_layers=2, width=48, num_heads=2, feed_forward=96, joint_width=48, kernel_size=5
+    )
+    predictor = StatelessPredictorConfig(width=48, joint_width=48)
+    model = Transducer(
+        TransducerConfig(vocab_size=tokenizer.vocab_size, encoder=encoder, predictor=predictor)
+    )
+    with torch.no_grad():
+        model.joiner.output.bias[0] = 6.0
+    folder = tmp_path_factory.mktemp("teacher")
+    save_model(model, folder, tokenizer, {})
+    return folder
+
+
+@pytest.fixture
+def call(tmp_path, teacher, cache, monkeypatch):
+    """Run `compress run` in a folder of its own on the tiny settings; returns the exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMPRESS_CACHE", str(cache))
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+
+    def run(*arguments):
+        options = ["--recipe", str(recipe), "--teacher", str(teacher), *arguments]
+        return run_app(["run", "--sparsity", "0.5", *options])
+
+    return run
+
+
+def weights(folder):
+    return load_model(folder / "student")[0].state_dict()
+
+
+def same_weights(one, other):
+    one, other = weights(one), weights(other)
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_run_writes_bundle_and_report(call, tmp_path, teacher):
+    assert call("--out", "here", "--compare") == 0
+    report = json.loads((tmp_path / "here" / "report.json").read_text())
+    dense = load_model(teacher)[0].num_parameters
+    assert report["teacher"]["parameters"] == dense
+    assert 0.45 * dense < report["student"]["parameters"] <= 0.5 * dense
+    assert report["student"]["total_sparsity"] >= 0.5
+    assert report["student_without_distillation"]["wer"]["synthetic/test"]["words"] > 0
+    assert all(row["passed"] for row in report["parity"])
+    for name in ("encoder.onnx", "encoder.int8.onnx", "tokens.txt", "bpe.model", "SHA256SUMS"):
+        assert (tmp_path / "here" / "bundle" / name).is_file()
+    for name in ("report.html", "report.md"):
+        assert (tmp_path / "here" / name).is_file()
+    log = [json.loads(row) for row in (tmp_path / "here/shrink/log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == RECIPE["steps"]
+    assert log[-1]["sparsity"] >= 0.5
+
+
+def test_killed_run_resumes_to_the_same_student(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer.TrainSettings, "__init__", often(trainer.TrainSettings.__init__))
+    assert call("--out", "whole") == 0
+    steps = []
+    original = trainer.run_step
+
+    def dying_step(*arguments):
+        steps.append(arguments[3])
+        if len(steps) == 4:
+            raise SystemExit("killed")
+        return original(*arguments)
+
+    monkeypatch.setattr(trainer, "run_step", dying_step)
+    with pytest.raises(SystemExit):
+        call("--out", "killed")
+    assert call("--out", "killed") == 2, "without --resume the folder is refused"
+    monkeypatch.setattr(trainer, "run_step", original)
+    assert call("--out", "killed", "--resume") == 0
+    assert steps == [0, 1, 2, 3]
+    assert same_weights(tmp_path / "whole", tmp_path / "killed")
+
+
+def often(initialise):
+    """Checkpoints every two steps."""
+
+    def wrapped(self, *arguments, **settings):
+        initialise(self, *arguments, **{**settings, "checkpoint_every": 2})
+
+    return wrapped
+
+
+def test_finished_stages_are_not_repeated(call, tmp_path, capsys):
+    assert call("--out", "here") == 0
+    before = (tmp_path / "here" / "shrink" / "done.json").stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "here" / "verify")
+    capsys.readouterr()
+    assert call("--out", "here", "--resume") == 0
+    told = capsys.readouterr().err
+    assert "shrink: done before" in told
+    assert "verify: done before" not in told
+    assert (tmp_path / "here" / "shrink" / "done.json").stat().st_mtime_ns == before
+
+
+def test_same_seed_same_student(call, tmp_path):
+    assert call("--out", "one", "--seed", "3") == 0
+    assert call("--out", "two", "--seed", "3") == 0
+    assert call("--out", "three", "--seed", "4") == 0
+    assert same_weights(tmp_path / "one", tmp_path / "two")
+    assert not same_weights(tmp_path / "one", tmp_path / "three")
