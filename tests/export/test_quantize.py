@@ -9,7 +9,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
-from export.quantize import check_nothing_skipped, list_layers, quantize_dynamic_int8
+from export.quantize import (
+    check_nothing_skipped,
+    list_layers,
+    quantize_dynamic_int8,
+)
 from streaming.bundle import read_bundle
 
 
@@ -50,8 +54,7 @@ def test_layers_are_the_torch_weights(kind, bundles, models):
     }
     assert {name: layer["shape"] for name, layer in layers.items()} == matrices
     for name, layer in layers.items():
-        exempt = layer["kind"] in ("convolution", "mul")
-        assert layer["bits"] == (32 if exempt else 8), name
+        assert layer["bits"] == {"convolution": 16, "mul": 32}.get(layer["kind"], 8), name
         assert layer["sparsity"] == 0.0
 
 
@@ -116,3 +119,19 @@ def test_metadata_survives(bundles):
             for name in (f"{graph}.onnx", f"{graph}.int8.onnx")
         ]
         assert found[0] == found[1]
+
+
+def test_convolutions_are_stored_as_float16_and_widened_on_loading(bundles, tmp_path):
+    path = bundles["conformer"] / "encoder.int8.onnx"
+    kinds = kinds_of(path)
+    assert kinds.count("Conv") == 4
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(path), options)
+    loaded = onnx.load(tmp_path / "loaded.onnx").graph
+    assert "Cast" not in {node.op_type for node in loaded.node}
+    convolved = [n for n in loaded.node if n.op_type in ("Conv", "FusedConv")]
+    names = {i.name for i in loaded.initializer if i.data_type == TensorProto.FLOAT}
+    assert len(convolved) == 4
+    assert {node.input[1] for node in convolved} <= names
