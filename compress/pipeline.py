@@ -17,11 +17,12 @@ import json
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -38,11 +39,13 @@ from compress.data.sets import (
     synthetic_store,
     train_store,
 )
-from compress.data.store import FeatureStore, Utterance, text_of
+from compress.data.store import FeatureStore, text_of
 from compress.data.tokenizer import Tokenizer
 from compress.distill import parse_distill
 from compress.evaluate import evaluate, word_error_rate
 from compress.measure import decode_bundle
+from compress.models.joiner import Joiner
+from compress.models.predictors import StatelessPredictor
 from compress.models.transducer import Transducer
 from compress.progress import say
 from compress.report import write_report
@@ -50,7 +53,11 @@ from compress.shrink.stage import ShrinkStage
 from compress.trainer import read_log, train
 from export.bundle import update_bundle, write_bundle
 from export.parity import ladder
+from export.wrap import Encoder
 from streaming.errors import InputError
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
 
 PARITY_UTTERANCES = 6
 
@@ -72,7 +79,9 @@ class Run:
 
     @cached_property
     def _teacher(self) -> tuple[Transducer, Tokenizer]:
-        return load_model(self.config.teacher)
+        teacher, tokenizer = load_model(self.config.teacher)
+        networks(teacher)  # refuses what could not be exported, before any training
+        return teacher, tokenizer
 
     @cached_property
     def sources(self) -> list[Source]:
@@ -87,7 +96,7 @@ class Run:
         return [Source(store, store.seconds) for store in stores]
 
     @cached_property
-    def test_cuts(self) -> dict[str, list[Utterance]]:
+    def test_cuts(self) -> dict[str, list[Cut]]:
         """Held-out utterances by set: other speakers than any that was trained on."""
         recipe = self.config.recipe
         if not self.config.data:
@@ -123,7 +132,8 @@ def prepare(run: Run) -> dict[str, Any]:
     """Make or find the data, check that it fits the teacher, and measure the teacher."""
     ShrinkStage(run.teacher, run.config.sparsity, {}, (0, 0, 1))  # can it be reached at all?
     hours = sum(source.store.seconds for source in run.sources) / 3600
-    say(f"  training data: {hours:.1f} hours, {sum(len(s.store.rows) for s in run.sources)} utterances")
+    num_utterances = sum(len(source.store.rows) for source in run.sources)
+    say(f"  training data: {hours:.1f} hours, {num_utterances} utterances")
     say(f"  teacher: {run.teacher.num_parameters / 1e6:.2f} M parameters")
     return {"train_hours": hours, "teacher_wer": run.measure_wer(run.teacher)}
 
@@ -141,14 +151,22 @@ def shrink(run: Run) -> dict[str, Any]:
     distill = parse_distill(run.config.recipe.distill)
     student = shrink_with(run, run.folder / "shrink", distill, "shrinking")
     sparsity = 1 - student.num_parameters / run.teacher.num_parameters
-    say(f"  student: {student.num_parameters / 1e6:.3f} M parameters, {100 * sparsity:.1f} % removed")
+    millions = student.num_parameters / 1e6
+    say(f"  student: {millions:.3f} M parameters, {100 * sparsity:.1f} % removed")
     record = {"teacher": run.config.teacher, "sparsity": sparsity, "seed": run.config.recipe.seed}
     save_model(student, run.folder / "student", run.tokenizer, record)
     return {
         "parameters": student.num_parameters,
+        "prunable_sparsity": 1 - num_prunable(student) / num_prunable(run.teacher),
         "total_sparsity": sparsity,
         "wer": run.measure_wer(student),
     }
+
+
+def num_prunable(model: Transducer) -> int:
+    """Values in matrices other than the embedding: biases and norms follow, nobody prunes them."""
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    return sum(weight.numel() for weight in weights) - model.predictor.embedding.weight.numel()
 
 
 def compare(run: Run) -> dict[str, Any]:
@@ -163,9 +181,7 @@ def export(run: Run) -> dict[str, Any]:
     shutil.rmtree(run.folder / "bundle", ignore_errors=True)
     info = write_bundle(
         run.folder / "bundle",
-        student.encoder,
-        student.predictor,
-        student.joiner,
+        *networks(student),
         run.tokenizer.tokens(),
         tokenizer_model=run.folder / "student" / "bpe.model",
         name=run.folder.name,
@@ -175,8 +191,16 @@ def export(run: Run) -> dict[str, Any]:
     )
     files = info.files[info.default_precision].values()
     num_bytes = sum((run.folder / "bundle" / name).stat().st_size for name in files)
+    packed = sum(len(zlib.compress((run.folder / "bundle" / name).read_bytes(), 9)) for name in files)
     say(f"  {info.default_precision} bundle: {num_bytes / 1e6:.2f} MB in {len(list(files))} graphs")
-    return {"onnx_bytes": num_bytes, "precision": info.default_precision}
+    return {"onnx_bytes": num_bytes, "packed_bytes": packed}
+
+
+def networks(model: Transducer) -> tuple[Encoder, StatelessPredictor, Joiner]:
+    """The three networks as a bundle takes them. Raises InputError for an LSTM predictor."""
+    if not isinstance(model.predictor, StatelessPredictor):
+        raise InputError("the model's predictor is an LSTM: a bundle takes a stateless one")
+    return model.encoder, model.predictor, model.joiner
 
 
 def provenance(run: Run) -> dict[str, Any]:
@@ -195,7 +219,7 @@ def verify(run: Run) -> dict[str, Any]:
     bundle = run.folder / "bundle"
     some = [store.features(row) for store in run.test_sets.values() for row in store.rows]
     step = max(1, len(some) // PARITY_UTTERANCES)
-    rows = ladder(student.encoder, student.predictor, student.joiner, bundle, some[::step])
+    rows = ladder(*networks(student), bundle, some[::step])
     write_json(run.folder / "verify" / "parity.json", rows)
     for row in rows:
         say(
@@ -205,7 +229,8 @@ def verify(run: Run) -> dict[str, Any]:
         )
     failed = [f"{row['from']} = {row['to']}" for row in rows if not row["passed"]]
     if failed:
-        raise InputError(f"parity failed ({'; '.join(failed)}): see {run.folder}/verify/parity.json")
+        where = run.folder / "verify" / "parity.json"
+        raise InputError(f"parity failed ({'; '.join(failed)}): see {where}")
     measured = measure_bundle(run, bundle)
     shown = {key: measured[key] for key in ("wer", "rtf", "load_ms", "peak_rss_mb")}
     update_bundle(bundle, measured=shown)
@@ -236,7 +261,8 @@ def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
 
 def report(run: Run) -> dict[str, Any]:
     """report.{html,json,md} from what the stages left."""
-    path = write_report(run.folder, build_report(run), read_curves(run), run.result("verify")["chunk_ms"])
+    chunk_ms = run.result("verify")["chunk_ms"]
+    path = write_report(run.folder, build_report(run), read_curves(run), chunk_ms)
     say(f"wrote {path}")
     return {}
 
@@ -268,7 +294,7 @@ def build_report(run: Run) -> dict[str, Any]:
         },
         "student": {
             "parameters": shrunk["parameters"],
-            "prunable_sparsity": shrunk["total_sparsity"],
+            "prunable_sparsity": shrunk["prunable_sparsity"],
             "total_sparsity": shrunk["total_sparsity"],
             "wer": shrunk["wer"],
         },
@@ -276,7 +302,7 @@ def build_report(run: Run) -> dict[str, Any]:
         "bundle": {
             "path": "bundle",
             "onnx_bytes": exported["onnx_bytes"],
-            "packed_bytes": exported["onnx_bytes"],
+            "packed_bytes": exported["packed_bytes"],
             "wer": verified["wer"],
             "rtf": verified["rtf"],
             "chunk_ms": {
@@ -332,7 +358,7 @@ def claim_folder(config: RunConfig, folder: Path, resume: bool) -> None:
         write_atomically(path, lambda growing: growing.write_text(yaml.safe_dump(wanted)))
         return
     if not resume:
-        raise InputError(f"{folder} holds a run: add --resume to go on with it, or choose another --out")
+        raise InputError(f"{folder} holds a run: add --resume to go on, or choose another --out")
     stored, wanted = (flatten(settings) for settings in (yaml.safe_load(path.read_text()), wanted))
     for name in sorted(stored.keys() | wanted.keys()):
         if stored.get(name) != wanted.get(name):
