@@ -1,6 +1,6 @@
 """Models and training states on disk: written whole or not at all, read without pickled code.
 
-    model folder/  model.safetensors (float32 or float16)  config.json  bpe.model  record.json
+model folder/  model.safetensors (float32 or float16)  config.json  bpe.model  record.json
 """
 
 from __future__ import annotations

@@ -38,10 +38,12 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier c
 
 
 @app.command(
-    epilog="Example: compress run --sparsity 0.9 --data my_recordings/manifest.jsonl --out runs/mine"
+    epilog="Example: compress run --sparsity 0.9 --data recordings/manifest.jsonl --out runs/mine"
 )
 def run(
-    sparsity: Annotated[float, typer.Option(help="Share of all parameters to remove, 0 to 1.")] = 0.9,
+    sparsity: Annotated[
+        float, typer.Option(help="Share of all parameters to remove, 0 to 1.")
+    ] = 0.9,
     teacher: Annotated[
         Path, typer.Option(help="Model folder; the built-in teacher by default.")
     ] = DEMO_TEACHER,
@@ -56,7 +58,9 @@ def run(
         bool, typer.Option("--compare", help="Train the same student without distillation too.")
     ] = False,
     recipe: Annotated[str, typer.Option(help="Name or YAML file of the run's settings.")] = "run",
-    steps: Annotated[int | None, typer.Option(help="Training steps; the recipe's by default.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps; the recipe's by default.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The recipe's by default.")] = None,
     out: Out = None,
     resume: Resume = False,
@@ -113,7 +117,9 @@ def numbered(name: str, number: int) -> str:
 
 @app.command(epilog="Example: compress train --recipe demo-teacher --out runs/teacher")
 def train(
-    recipe: Annotated[str, typer.Option(help="Name or YAML file of a training recipe.")] = "demo-teacher",
+    recipe: Annotated[
+        str, typer.Option(help="Name or YAML file of a training recipe.")
+    ] = "demo-teacher",
     data: Data = None,
     noise: Noise = None,
     out: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("runs/teacher"),
@@ -231,8 +237,6 @@ def say_error(message: str) -> None:
 
 def write_log() -> Path:
     """The traceback in a file, so that the terminal shows one line."""
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="compress-", suffix=".log", delete=False
-    ) as file:
+    with tempfile.NamedTemporaryFile("w", prefix="compress-", suffix=".log", delete=False) as file:
         file.write(f"{sys.argv}\n{traceback.format_exc()}")
     return Path(file.name)

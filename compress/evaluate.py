@@ -17,7 +17,7 @@ from compress.checkpoint import load_model
 from compress.data.batches import BatchSampler, BatchSettings, bucket
 from compress.data.cuts import read_samples
 from compress.data.sets import cache_folder, real_cuts, set_name, synthetic_cuts
-from compress.data.store import FeatureStore, Row, build_store
+from compress.data.store import FeatureStore, Row, build_store, text_of
 from compress.data.tokenizer import Tokenizer
 from compress.measure import decode_bundle
 from compress.models.predictors import BLANK, StatelessPredictor
@@ -28,7 +28,7 @@ BOOTSTRAP_REPLICATIONS = 1000
 
 @dataclass(frozen=True)
 class WordErrorRate:
-    """`wer`, `low` and `high` are fractions, 0.031 = 3.1 %; the interval is 95 %, over utterances."""
+    """`wer`, `low`, `high` are fractions, 0.031 = 3.1 %; the interval is 95 %, over utterances."""
 
     wer: float
     low: float
@@ -142,7 +142,7 @@ def evaluate_any(
         return evaluate(model, stores, tokenizer)
     rates = {}
     for name, some in cuts.items():
-        utterances = [(cut.id, read_samples(cut), cut.supervisions[0].text) for cut in some]
+        utterances = [(cut.id, read_samples(cut), text_of(cut)) for cut in some]
         texts = decode_bundle(path, utterances, precision).texts
         rates[name] = word_error_rate([text for _, _, text in utterances], texts)
     return rates

@@ -48,7 +48,8 @@ class TrainSettings:
 class Stage(Protocol):
     """What differs between training a teacher and shrinking a student."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module: ...
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]: ...
 
@@ -64,8 +65,9 @@ def rate_at(step: int, settings: TrainSettings) -> float:
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     start = settings.decay_from * settings.steps
     progress = min(1.0, max(0.0, (step - start) / max(1.0, settings.steps - start)))
+    fall = 0.5 * (1 + math.cos(math.pi * progress))
     final = settings.final_rate_share
-    return settings.learning_rate * warm * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return settings.learning_rate * warm * (final + (1 - final) * fall)
 
 
 def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:

@@ -67,7 +67,9 @@ class BatchSampler:
         epochs = [self._epochs(index) for index in range(len(self.sources))]
         number = 0
         while True:
-            shares = np.array([source.share * (number >= source.from_step) for source in self.sources])
+            shares = np.array(
+                [source.share * (number >= source.from_step) for source in self.sources]
+            )
             chosen = order.choice(len(epochs), p=shares / shares.sum())
             rows = next(epochs[chosen])
             if number >= step:
@@ -114,9 +116,7 @@ class BatchSampler:
         return self._targets[text]
 
 
-def bucket(
-    rows: list[Row], frames: int, rng: np.random.Generator | None = None
-) -> list[list[Row]]:
+def bucket(rows: list[Row], frames: int, rng: np.random.Generator | None = None) -> list[list[Row]]:
     """Rows of like length in batches of at most `frames` padded frames.
 
     With `rng` in random order, and lengths are jittered by a tenth before sorting, so that

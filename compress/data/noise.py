@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from compress.data.augment import AugmentSettings, augment
-from compress.data.cuts import read_data, read_samples
+from compress.data.cuts import read_data, read_samples, split_name
 
 
 @functools.lru_cache(maxsize=2)
@@ -18,8 +18,8 @@ def read_pack(folder: str | None) -> tuple[list[np.ndarray], list[np.ndarray]]:
     if folder is None:
         return [], []
     cuts = list(read_data(folder, labelled=False))
-    noises = [read_samples(cut) for cut in cuts if cut.split != "rir"]
-    rooms = [read_samples(cut) for cut in cuts if cut.split == "rir"]
+    noises = [read_samples(cut) for cut in cuts if split_name(cut) != "rir"]
+    rooms = [read_samples(cut) for cut in cuts if split_name(cut) == "rir"]
     return noises, rooms
 
 
@@ -28,7 +28,7 @@ class Augmenter:
     """samples, generator -> augmented samples; cheap to send to a worker process."""
 
     noise: Path | None = None
-    settings: AugmentSettings = AugmentSettings()
+    settings: AugmentSettings = field(default_factory=AugmentSettings)
 
     @property
     def fingerprint(self) -> dict:

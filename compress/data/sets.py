@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compress.data.cuts import assign_splits, read_data, select_split
 from compress.data.join import join_cuts
 from compress.data.noise import Augmenter
-from compress.data.store import FeatureStore, Utterance, build_store
+from compress.data.store import FeatureStore, build_store
 from compress.data.synthetic import make_synthetic
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
 
 
 def cache_folder() -> Path:
@@ -18,7 +22,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("COMPRESS_CACHE", default))
 
 
-def synthetic_cuts(num_utterances: int, split: str, seed: int) -> list[Utterance]:
+def synthetic_cuts(num_utterances: int, split: str, seed: int) -> list[Cut]:
     """Synthetic speech by the voices of `split`, made or found in the cache."""
     return list(make_synthetic(cache_folder() / "synthetic", num_utterances, split, seed))
 
@@ -30,7 +34,7 @@ def synthetic_store(
     return build_store(cache_folder(), f"synthetic-{split}", cuts, augmenter, seed=seed)
 
 
-def real_cuts(spec: str, split: str) -> list[Utterance]:
+def real_cuts(spec: str, split: str) -> list[Cut]:
     """One split of a pack; a pack that names no splits gets them by speaker."""
     return list(select_split(assign_splits(read_data(spec)), split))
 

@@ -25,10 +25,10 @@ from zlib import crc32
 
 import numpy as np
 
-from compress.data.noise import Augmenter
-from compress.data.cuts import SAMPLE_RATE, read_samples
+from compress.data.cuts import read_samples
 from compress.data.espeak import normalise_phone, phone_inventory
 from compress.data.join import JoinedUtterance, read_joined
+from compress.data.noise import Augmenter
 from compress.progress import track
 from streaming.features import FeatureSettings, compute_features
 

@@ -9,10 +9,12 @@ O(B * slice * U * V + B * T * U).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from compress.models.predictors import BLANK
 
@@ -32,7 +34,7 @@ def next_labels(targets: Tensor) -> Tensor:
 class _SlicedJoint(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         encoded: Tensor,
         predicted: Tensor,
         weight: Tensor,
@@ -52,7 +54,7 @@ class _SlicedJoint(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_blank: Tensor, grad_emit: Tensor) -> tuple:
+    def backward(ctx: Any, grad_blank: Tensor, grad_emit: Tensor) -> tuple:
         encoded, predicted, weight, bias, labels, log_blank = ctx.saved_tensors
         grad_encoded = torch.empty_like(encoded)
         grad_predicted = torch.zeros_like(predicted, dtype=log_blank.dtype)

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from compress.losses.lattice import move_posteriors, score_lattice
 
@@ -17,7 +19,7 @@ class _TransducerLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         log_blank: Tensor,
         log_emit: Tensor,
         logit_lengths: Tensor,
@@ -31,7 +33,7 @@ class _TransducerLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple:
+    def backward(ctx: Any, grad: Tensor) -> tuple:
         blank, emit = ctx.saved_tensors
         grad = -grad[:, None, None]
         return grad * blank, grad * emit, None, None

@@ -3,7 +3,7 @@
 # Letters: B utterances, T encoder frames, U labels, V tokens, D width, P phones.
 
 From scratch the transducer loss teaches the predictor a language model and the encoder nothing
-(docs/decisions/0006-curriculum.md): frame cross-entropy on phones comes first, then CTC.
+(docs/decisions/0007-curriculum.md): frame cross-entropy on phones comes first, then CTC.
 """
 
 from __future__ import annotations

@@ -68,9 +68,7 @@ class LstmPredictor(nn.Module):
         return self.project(self.lstm(self.embedding(F.pad(targets, (1, 0), value=BLANK)))[0])
 
 
-def build_predictor(
-    vocab_size: int, config: PredictorConfig
-) -> StatelessPredictor | LstmPredictor:
+def build_predictor(vocab_size: int, config: PredictorConfig) -> StatelessPredictor | LstmPredictor:
     """The predictor that `config` describes, with fresh weights."""
     if isinstance(config, StatelessPredictorConfig):
         return StatelessPredictor(vocab_size, config)

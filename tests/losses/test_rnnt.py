@@ -89,9 +89,7 @@ def test_equals_torchaudio_in_value_and_gradient(monkeypatch, nodes_per_slice):
         reduction="none",
     )
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
-    for ours, theirs in zip(
-        gradients, torch.autograd.grad(expected.sum(), inputs), strict=True
-    ):
+    for ours, theirs in zip(gradients, torch.autograd.grad(expected.sum(), inputs), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 

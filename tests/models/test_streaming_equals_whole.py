@@ -65,9 +65,7 @@ def test_chunks_equal_whole(kind, lengths, chunk, left_context, seed):
             chunked = encode_in_chunks(encoder, padded)
             valid = int(logit_lengths[row])
             assert chunked.shape[1] * 4 == padded.shape[1]
-            torch.testing.assert_close(
-                whole[row, :valid], chunked[0, :valid], atol=1e-5, rtol=1e-5
-            )
+            torch.testing.assert_close(whole[row, :valid], chunked[0, :valid], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["conformer", "lstm"])

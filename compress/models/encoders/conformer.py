@@ -10,6 +10,8 @@ convolutions order the frames, and nothing then ties the weights to a chunk size
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -160,6 +162,11 @@ class ConformerEncoder(nn.Module):
         )
         self.project = nn.Linear(config.width, config.joint_width)
 
+    @property
+    def blocks(self) -> list[ConformerLayer]:
+        """`layers` by their type, which ModuleList does not know."""
+        return cast("list[ConformerLayer]", list(self.layers))
+
     def forward(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), feature_lengths (B,) -> encoded (B, S, J), logit_lengths (B,).
 
@@ -178,7 +185,7 @@ class ConformerEncoder(nn.Module):
         logit_lengths = (feature_lengths + SUBSAMPLING - 1) // SUBSAMPLING
         num_valid = (logit_lengths + chunk - 1) // chunk * chunk
         mask = chunk_mask(x.shape[1], num_valid, chunk, self.left_context)
-        for layer in self.layers:
+        for layer in self.blocks:
             x = layer(x, mask)
         return x, logit_lengths
 
@@ -191,7 +198,7 @@ class ConformerEncoder(nn.Module):
             return torch.zeros(num_streams, *shape, device=device)
 
         state = [zeros(HISTORY, self.num_mel_bins), zeros(1)]
-        for layer in self.layers:
+        for layer in self.blocks:
             width = layer.attention.key.out_features
             state += [zeros(self.left_context, width), zeros(self.left_context, width)]
             convolution = layer.convolution
@@ -199,7 +206,7 @@ class ConformerEncoder(nn.Module):
         return tuple(state)
 
     def streaming_forward(self, features: Tensor, state: State) -> tuple[Tensor, State]:
-        """features (N, chunk_frames, F) and the state -> encoded (N, chunk_frames / 4, J), state."""
+        """features (N, chunk_frames, F), state -> encoded (N, chunk_frames / 4, J), state."""
         history, num_cached = state[:2]
         frames = torch.cat([history, self.front.normalise(features)], dim=1)
         x = self.front(frames)
@@ -209,7 +216,7 @@ class ConformerEncoder(nn.Module):
         cached = age[None] <= num_cached + 0.5
         mask = F.pad(cached, (0, chunk), value=True)[:, None, None]
         next_state = [frames[:, -HISTORY:], (num_cached + chunk).clamp(max=self.left_context)]
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.blocks):
             x, layer_state = layer.step(x, state[2 + 3 * index : 5 + 3 * index], mask)
             next_state += layer_state
         return self.project(x), tuple(next_state)

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,8 +32,7 @@ class LstmEncoder(nn.Module):
         self.front = Subsampling(config.num_mel_bins, config.subsampling_width, config.width)
         widths = [config.width, *config.hidden]
         self.layers = nn.ModuleList(
-            nn.LSTM(before, after, batch_first=True)
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            nn.LSTM(before, after, batch_first=True) for before, after in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for hidden in config.hidden)
         self.project = nn.Linear(widths[-1], config.joint_width)
@@ -53,12 +55,12 @@ class LstmEncoder(nn.Module):
         """Normalised frame history, then h and c of each layer, (N, H); zero means empty."""
         device = self.project.weight.device
         state = [torch.zeros(num_streams, HISTORY, self.num_mel_bins, device=device)]
-        for layer in self.layers:
+        for layer in cast("list[nn.LSTM]", list(self.layers)):
             state += [torch.zeros(num_streams, layer.hidden_size, device=device)] * 2
         return tuple(state)
 
     def streaming_forward(self, features: Tensor, state: State) -> tuple[Tensor, State]:
-        """features (N, chunk_frames, F) and the state -> encoded (N, chunk_frames / 4, J), state."""
+        """features (N, chunk_frames, F), state -> encoded (N, chunk_frames / 4, J), state."""
         frames = torch.cat([state[0], self.front.normalise(features)], dim=1)
         x = self.front(frames)
         next_state = [frames[:, -HISTORY:]]
