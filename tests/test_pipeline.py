@@ -7,64 +7,10 @@ import shutil
 
 import pytest
 import torch
-import yaml
 
-from compress import trainer
-from compress.checkpoint import load_model, save_model
-from compress.cli import run_app
-from compress.data.tokenizer import train_tokenizer
-from compress.models.config import (
-    StatelessPredictorConfig,
-    TransducerConfig,
-    uniform_conformer,
-)
-from compress.models.transducer import Transducer
-
-RECIPE = {
-    "synthetic": {"train": 24, "dev": 8, "test": 8},
-    "steps": 6,
-    "ramp": {"end_share": 0.5, "every": 1},
-    "batch": {"seconds": 6},
-}
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def teacher(tmp_path_factory):
-    """A random 0.1 M Conformer, told to say blank so that it decodes to nothing."""
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(["turn on the light", "one two three four"], 48)
-    encoder = uniform_conformer(
-        num_layers=2, width=48, num_heads=2, feed_forward=96, joint_width=48, kernel_size=5
-    )
-    predictor = StatelessPredictorConfig(width=48, joint_width=48)
-    model = Transducer(
-        TransducerConfig(vocab_size=tokenizer.vocab_size, encoder=encoder, predictor=predictor)
-    )
-    with torch.no_grad():
-        model.joiner.output.bias[0] = 6.0
-    folder = tmp_path_factory.mktemp("teacher")
-    save_model(model, folder, tokenizer, {})
-    return folder
-
-
-@pytest.fixture
-def call(tmp_path, teacher, cache, monkeypatch):
-    """Run `compress run` in a folder of its own on the tiny settings; returns the exit code."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COMPRESS_CACHE", str(cache))
-    recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(RECIPE))
-
-    def run(*arguments):
-        options = ["--recipe", str(recipe), "--teacher", str(teacher), *arguments]
-        return run_app(["run", "--sparsity", "0.5", *options])
-
-    return run
+from compress import pipeline, trainer
+from compress.checkpoint import load_model
+from tests.tiny_teacher import RECIPE
 
 
 def weights(folder):
@@ -123,6 +69,30 @@ def often(initialise):
         initialise(self, *arguments, **{**settings, "checkpoint_every": 2})
 
     return wrapped
+
+
+def test_killed_in_every_stage_resumes_to_the_same_bundle(call, tmp_path, monkeypatch):
+    """A stage dies when its work is done but not yet marked so: the worst moment."""
+    assert call("--out", "whole") == 0
+    original = pipeline.write_json
+    for name, _ in pipeline.STAGES:
+
+        def dying_write(path, content, name=name):
+            if path.match(f"{name}/done.json"):
+                raise SystemExit("killed")
+            original(path, content)
+
+        monkeypatch.setattr(pipeline, "write_json", dying_write)
+        if name != "compare":
+            with pytest.raises(SystemExit):
+                call("--out", "killed", "--resume")
+    monkeypatch.setattr(pipeline, "write_json", original)
+    assert call("--out", "killed", "--resume") == 0
+    for graph in ("encoder", "decoder", "joiner"):
+        one, other = (
+            tmp_path / run / "bundle" / f"{graph}.int8.onnx" for run in ("whole", "killed")
+        )
+        assert one.read_bytes() == other.read_bytes()
 
 
 def test_finished_stages_are_not_repeated(call, tmp_path, capsys):

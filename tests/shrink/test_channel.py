@@ -13,9 +13,9 @@ from compress.models.config import (
     uniform_conformer,
 )
 from compress.models.transducer import Transducer
-from compress.shrink import PATTERNS, ChannelPruner, carry_optimizer_state, sparsity_at
-from compress.shrink.channel import removed_units
+from compress.shrink.channel import ChannelPruner, carry_optimizer_state, removed_units
 from compress.shrink.heads import best_partners
+from compress.shrink.schedule import sparsity_at
 from compress.shrink.scores import SCORES
 from streaming.errors import InputError
 
@@ -226,7 +226,3 @@ def test_wrong_score_and_missing_gradients(conformer):
         ChannelPruner(conformer, "magnitud")
     with pytest.raises(ValueError, match="backward"):
         ChannelPruner(conformer, "taylor").prune_to(0.5)
-
-
-def test_registry():
-    assert PATTERNS["channel"] is ChannelPruner
