@@ -7,49 +7,22 @@ Works on other people's folders too: bundle.json is checked where there is one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from export.families import ICEFALL, NEMO_KEYS, NEMO_TEXTS
+from export.interface import (
+    Graph,
+    read_graph,
+    require_integer,
+    require_shape,
+    require_tensors,
+)
 from streaming.bundle import INFO_FILE, TOKENS_FILE, read_bundle
 from streaming.errors import InputError
 
-# The oldest runtime sherpa-onnx still ships is onnxruntime 1.16.3 (HarmonyOS).
-MAX_IR = 9
-MAX_OPSET = 19
-DOMAINS = ("", "ai.onnx", "com.microsoft")
 GRAPHS = ("encoder", "decoder", "joiner")
-Dim = int | str
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output; a free dimension is a text."""
-
-    name: str
-    shape: tuple[Dim, ...]
-    dtype: int
-
-
-@dataclass
-class Graph:
-    """A file's interface and the problems found so far."""
-
-    path: Path
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-    metadata: dict[str, str]
-    problems: list[str]
-
-    def require(self, right: bool, problem: str) -> bool:
-        if not right:
-            self.problems.append(f"{self.path}: {problem}")
-        return right
 
 
 def validate_bundle(folder: Path | str) -> list[str]:
@@ -73,13 +46,18 @@ def validate_bundle(folder: Path | str) -> list[str]:
 
 
 def find_graphs(folder: Path) -> list[dict[str, str]]:
-    """The sets of files of a folder without bundle.json, paired by what follows the network."""
-    names = sorted(path.name for path in folder.glob("encoder*.onnx"))
-    return [
-        {graph: name.replace("encoder", graph, 1) for graph in GRAPHS}
-        for name in names
-        if (folder / name.replace("encoder", "joiner", 1)).exists() or len(names) == 1
-    ]
+    """The sets of files of a folder without bundle.json, paired by what follows the network.
+
+    An int8 encoder takes the fp32 decoder or joiner where there is no int8 one.
+    """
+    sets = []
+    for path in sorted(folder.glob("encoder*.onnx")):
+        names = {graph: path.name.replace("encoder", graph, 1) for graph in GRAPHS}
+        for graph, name in names.items():
+            if not (folder / name).exists() and (folder / name.replace(".int8", "")).exists():
+                names[graph] = name.replace(".int8", "")
+        sets.append(names)
+    return sets
 
 
 def validate_graphs(paths: dict[str, Path]) -> list[str]:
@@ -95,74 +73,11 @@ def validate_graphs(paths: dict[str, Path]) -> list[str]:
     else:
         _check_icefall(encoder, decoder, joiner)
         blank_last = False
-    vocab_size = _integer(decoder if not blank_last else encoder, "vocab_size")
+    vocab_size = require_integer(decoder if not blank_last else encoder, "vocab_size")
     if vocab_size is not None:
         tokens = paths["encoder"].with_name(TOKENS_FILE)
         problems += check_tokens_file(tokens, vocab_size, blank_last)
     return problems
-
-
-def read_graph(path: Path, problems: list[str]) -> Graph | None:
-    """The file's interface; None, and a problem, when it cannot be read."""
-    if not path.is_file():
-        problems.append(f"{path}: missing: copy or export the model again")
-        return None
-    try:
-        model = onnx.load(path, load_external_data=False)
-        if not (model.graph.input and model.graph.output):
-            raise ValueError("no graph")
-    except Exception:  # protobuf's own error has no public, typed name
-        problems.append(f"{path}: not an ONNX file, or cut short: copy or export it again")
-        return None
-    graph = Graph(
-        path,
-        [_tensor(value) for value in model.graph.input],
-        [_tensor(value) for value in model.graph.output],
-        {entry.key: entry.value for entry in model.metadata_props},
-        problems,
-    )
-    _check_file(graph, model)
-    return graph
-
-
-def _tensor(value: onnx.ValueInfoProto) -> Tensor:
-    tensor = value.type.tensor_type
-    shape = tuple(d.dim_value or d.dim_param or "?" for d in tensor.shape.dim)
-    return Tensor(value.name, shape, tensor.elem_type)
-
-
-def _check_file(graph: Graph, model: onnx.ModelProto) -> None:
-    """IR, opset, operators, weights."""
-    ir = model.ir_version
-    graph.require(ir <= MAX_IR, f"IR {ir} is refused by deployed onnxruntimes: write IR 8")
-    for opset in model.opset_import:
-        domain = opset.domain or "ai.onnx"
-        known = opset.domain in DOMAINS
-        graph.require(known, f"operators of {domain} are not in onnxruntime: use standard ones")
-        if opset.domain in ("", "ai.onnx"):
-            new = f"opset {opset.version} is unknown to deployed onnxruntimes: write opset 17"
-            graph.require(opset.version <= MAX_OPSET, new)
-    for weight in model.graph.initializer:
-        if weight.data_location == TensorProto.EXTERNAL:
-            graph.require(False, "weights lie in another file: Android cannot load it, save in one")
-            break
-        if weight.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16):
-            array = numpy_helper.to_array(weight)
-            if not graph.require(
-                bool(np.isfinite(array).all()), f"{weight.name} holds NaN or infinity: train again"
-            ):
-                break
-
-
-def _integer(graph: Graph, key: str) -> int | None:
-    """A metadata value that must be an integer of 0 or more."""
-    value = graph.metadata.get(key)
-    fix = "export again, or add it with onnx.helper.set_model_props"
-    if graph.require(value is not None, f"metadata has no {key}: {fix}"):
-        right = value is not None and value.isascii() and value.isdigit()
-        if graph.require(right, f"metadata {key} is {value!r}, not an integer of 0 or more: {fix}"):
-            return int(value or 0)
-    return None
 
 
 def _check_icefall(encoder: Graph, decoder: Graph, joiner: Graph) -> None:
@@ -170,26 +85,26 @@ def _check_icefall(encoder: Graph, decoder: Graph, joiner: Graph) -> None:
     known = ", ".join(ICEFALL)
     if encoder.require(kind in ICEFALL, f"metadata model_type is {kind!r}: set one of {known}"):
         _check_encoder(encoder, str(kind))
-    context = _integer(decoder, "context_size")
-    vocab_size = _integer(decoder, "vocab_size")
-    if _check_tensors(decoder, "inputs", 1) and context is not None:
+    context = require_integer(decoder, "context_size")
+    vocab_size = require_integer(decoder, "vocab_size")
+    if require_tensors(decoder, "inputs", 1) and context is not None:
         y = decoder.inputs[0]
         decoder.require(y.dtype == TensorProto.INT64, f"{y.name} must be int64: export it so")
-        _check_shape(decoder, y, (None, context))
+        require_shape(decoder, y, (None, context))
     if len(decoder.outputs[0].shape) != 2:
         shape = list(decoder.outputs[0].shape)
         decoder.require(False, f"output must be (N, J), is {shape}: drop the time axis")
-    elif _check_tensors(joiner, "inputs", 2) and _check_tensors(joiner, "outputs", 1):
+    elif require_tensors(joiner, "inputs", 2) and require_tensors(joiner, "outputs", 1):
         widths = [encoder.outputs[0].shape[-1:], decoder.outputs[0].shape[-1:]]
         for value, width in zip(joiner.inputs, widths, strict=True):
-            _check_shape(joiner, value, (None, width[0] if width else "?"))
-        _check_shape(joiner, joiner.outputs[0], (None, "?" if vocab_size is None else vocab_size))
-        _check_shape(decoder, decoder.outputs[0], (None, "?"))
+            require_shape(joiner, value, (None, width[0] if width else "?"))
+        require_shape(joiner, joiner.outputs[0], (None, "?" if vocab_size is None else vocab_size))
+        require_shape(decoder, decoder.outputs[0], (None, "?"))
 
 
 def _check_encoder(encoder: Graph, kind: str) -> None:
     family = ICEFALL[kind]
-    values = {key: _integer(encoder, key) for key in family.keys}
+    values = {key: require_integer(encoder, key) for key in family.keys}
     for key in family.lists:
         texts = encoder.metadata.get(key, "").split(",")
         fix = f"metadata {key} must be integers parted by commas: export again"
@@ -200,11 +115,11 @@ def _check_encoder(encoder: Graph, kind: str) -> None:
         return
     encoder.require(0 < shift <= chunk, f"decode_chunk_len {shift} must be 1..T ({chunk})")
     states = family.num_states(encoder.metadata)
-    right = _check_tensors(encoder, "inputs", 1 + states + family.inputs)
-    if not (_check_tensors(encoder, "outputs", 1 + states + family.counters) and right):
+    right = require_tensors(encoder, "inputs", 1 + states + family.inputs)
+    if not (require_tensors(encoder, "outputs", 1 + states + family.counters) and right):
         return
-    _check_shape(encoder, encoder.inputs[0], (None, chunk, "?"))
-    _check_shape(encoder, encoder.outputs[0], (None, "?", "?"))
+    require_shape(encoder, encoder.inputs[0], (None, chunk, "?"))
+    require_shape(encoder, encoder.outputs[0], (None, "?", "?"))
     for value in (*encoder.inputs[: 1 + states], *encoder.outputs[: 1 + states]):
         if kind != "lstm" and value not in (encoder.inputs[0], encoder.outputs[0]):
             continue
@@ -215,43 +130,19 @@ def _check_encoder(encoder: Graph, kind: str) -> None:
             for value, key in zip(side[1:], ("d_model", "rnn_hidden_size"), strict=True):
                 layers, width = values["num_encoder_layers"], values[key]
                 assert layers is not None and width is not None
-                _check_shape(encoder, value, (layers, None, width))
+                require_shape(encoder, value, (layers, None, width))
 
 
 def _check_nemo(encoder: Graph, decoder: Graph) -> None:
     for key in NEMO_KEYS:
-        _integer(encoder, key)
+        require_integer(encoder, key)
     for key in NEMO_TEXTS:
         encoder.require(key in encoder.metadata, f"metadata has no {key}: set it to NA")
-    if _check_tensors(encoder, "inputs", 5):
+    if require_tensors(encoder, "inputs", 5):
         shape = encoder.inputs[0].shape
         right = len(shape) == 3 and isinstance(shape[1], int)
         encoder.require(right, f"audio must be (N, mel bins, T) with fixed bins, is {list(shape)}")
-    _check_tensors(decoder, "inputs", 4)
-
-
-def _check_tensors(graph: Graph, side: str, wanted: int) -> bool:
-    found = len(graph.inputs if side == "inputs" else graph.outputs)
-    why = f"has {found} {side}, this family needs {wanted}: export for this family"
-    return graph.require(found == wanted, why)
-
-
-def _check_shape(graph: Graph, value: Tensor, wanted: Sequence[Dim | None]) -> bool:
-    """`wanted`: a number, None for the free axis of the streams, "?" for anything."""
-    shape = list(value.shape)
-    names = ["N" if want is None else want for want in wanted]
-    if not graph.require(
-        len(shape) == len(wanted), f"{value.name} is {shape}, must be {names}: export it so"
-    ):
-        return False
-    for have, want in zip(shape, wanted, strict=True):
-        if want is None and isinstance(have, int):
-            fix = f"{value.name} is fixed to {have} streams: export with a free batch axis"
-            return graph.require(False, fix)
-        if isinstance(want, int) and isinstance(have, int) and have != want:
-            fix = f"{value.name} is {shape}, metadata and tensors ask for {names}: export again"
-            return graph.require(False, fix)
-    return True
+    require_tensors(decoder, "inputs", 4)
 
 
 def check_tokens_file(path: Path, vocab_size: int, blank_last: bool = False) -> list[str]:
