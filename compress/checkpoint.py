@@ -5,10 +5,8 @@ model folder/  model.safetensors (float32 or float16)  config.json  bpe.model  r
 
 from __future__ import annotations
 
-import errno
+import io
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from compress.atomic import write_atomically, write_json
 from compress.data.tokenizer import Tokenizer
 from compress.models.config import TransducerConfig
 from compress.models.transducer import Transducer
@@ -24,41 +23,6 @@ from streaming.errors import InputError
 
 MODEL_FILES = ("config.json", "model.safetensors", "bpe.model")
 FORMAT = "compress-transducer-1"
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` on a file beside `path` and move it there; a full disk leaves `path` as it was.
-
-    Raises InputError when the disk is full.
-    """
-    growing = path.with_name(f".{path.name}.{os.getpid()}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        write(growing)
-        with growing.open("rb") as file:
-            os.fsync(file.fileno())
-        growing.replace(path)
-    except Exception as error:
-        growing.unlink(missing_ok=True)
-        if is_disk_full(error):
-            raise InputError(
-                f"no space left on the disk of {path.parent}: free some and run again with "
-                "--resume; what was saved before is intact"
-            ) from error
-        raise
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """torch.save hides errno in the text of a RuntimeError."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    text = str(error)
-    return "No space left" in text or "file write failed" in text or "PytorchStreamWriter" in text
-
-
-def write_json(path: Path, content: Any) -> None:
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomically(path, lambda growing: growing.write_text(text))
 
 
 def save_model(
@@ -142,7 +106,9 @@ def load_weights(model: Transducer, path: Path) -> None:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Training state (tensors, numbers, strings, lists, dicts), whole or not at all."""
-    write_atomically(path, lambda growing: torch.save(state, growing))
+    content = io.BytesIO()  # torch.save to a full disk raises RuntimeErrors of many wordings
+    torch.save(state, content)
+    write_atomically(path, lambda growing: growing.write_bytes(content.getbuffer()))
 
 
 def load_state(path: Path) -> dict[str, Any]:

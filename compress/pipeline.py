@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from compress.checkpoint import load_model, save_model, write_atomically, write_json
+from compress.atomic import write_atomically, write_json
+from compress.checkpoint import load_model, save_model
 from compress.config import RunConfig
 from compress.data.batches import BatchSampler, Source
 from compress.data.cuts import read_samples
@@ -191,7 +192,9 @@ def export(run: Run) -> dict[str, Any]:
     )
     files = info.files[info.default_precision].values()
     num_bytes = sum((run.folder / "bundle" / name).stat().st_size for name in files)
-    packed = sum(len(zlib.compress((run.folder / "bundle" / name).read_bytes(), 9)) for name in files)
+    packed = sum(
+        len(zlib.compress((run.folder / "bundle" / name).read_bytes(), 9)) for name in files
+    )
     say(f"  {info.default_precision} bundle: {num_bytes / 1e6:.2f} MB in {len(list(files))} graphs")
     return {"onnx_bytes": num_bytes, "packed_bytes": packed}
 

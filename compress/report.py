@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from matplotlib.figure import Figure
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from compress.checkpoint import write_atomically
+from compress.atomic import write_atomically
 from compress.curves import draw_curves
 from compress.pages import to_html, to_markdown
 from compress.pictures import draw_latency, draw_sizes, draw_word_error_rates, render_picture

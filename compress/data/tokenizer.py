@@ -15,23 +15,27 @@ UNKNOWN_ID = 1
 
 
 class Tokenizer:
-    """Pieces of one SentencePiece model; `vocab_size` includes blank and unknown."""
+    """Pieces of one SentencePiece model; `vocab_size` includes blank and unknown.
 
-    def __init__(self, model: bytes) -> None:
+    Raises InputError, naming `origin`, for bytes that are no such model.
+    """
+
+    def __init__(self, model: bytes, origin: str = "bpe.model") -> None:
         self.model = model
         try:
-            self.pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+            self.pieces = sentencepiece.SentencePieceProcessor(model_proto=model or b"\0")
         except RuntimeError as error:
-            raise InputError("bpe.model is not a SentencePiece model: copy it again") from error
-        if self.pieces.id_to_piece(0) != BLANK_PIECE:
+            raise InputError(f"{origin} is not a SentencePiece model: copy it again") from error
+        first = self.pieces.id_to_piece(0)
+        if first != BLANK_PIECE:
             raise InputError(
-                f"token 0 of bpe.model is {self.pieces.id_to_piece(0)!r}, not {BLANK_PIECE}: "
+                f"token 0 of {origin} is {first!r}, not {BLANK_PIECE}: "
                 "train it with pad_id=0, pad_piece=<blk>, unk_id=1"
             )
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
-        return cls(Path(path).read_bytes())
+        return cls(Path(path).read_bytes(), str(path))
 
     @property
     def vocab_size(self) -> int:
