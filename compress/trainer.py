@@ -19,8 +19,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from compress.atomic import write_atomically
 from compress.checkpoint import load_state, save_state
 from compress.data.batches import Batch, BatchSampler
+from compress.interrupts import defer_interrupts
 from compress.progress import progress_bar
 from streaming.errors import InputError
 
@@ -88,9 +90,9 @@ class Log:
     """log.jsonl of a stage: a line every few steps; lines after a resumed step are dropped."""
 
     def __init__(self, path: Path, first_step: int) -> None:
-        kept = read_log(path)
-        lines = [json.dumps(row) + "\n" for row in kept if row["step"] < first_step]
-        path.write_text("".join(lines))
+        kept = [row for row in read_log(path) if row["step"] <= first_step]
+        lines = "".join(json.dumps(row) + "\n" for row in kept)
+        write_atomically(path, lambda growing: growing.write_text(lines))
         self.path = path
 
     def write(self, row: dict[str, float]) -> None:
@@ -121,8 +123,8 @@ def train(
 ) -> None:
     """Run the stage for settings.steps; checkpoint.pt and log.jsonl in `folder`.
 
-    With `resume` it goes on from checkpoint.pt if there is one. Saves before it lets an
-    interruption through. Raises InputError when the loss is not finite, naming the utterances.
+    With `resume` it goes on from checkpoint.pt if there is one. Ctrl-C ends the step, saves and
+    raises KeyboardInterrupt. Raises InputError when the loss is not finite, naming the utterances.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
@@ -149,7 +151,7 @@ def train(
 
     stage.model.train()
     try:
-        with progress_bar() as bar:
+        with progress_bar() as bar, defer_interrupts() as interrupted:
             task = bar.add_task(description, total=settings.steps, completed=step, note="")
             while step < settings.steps:
                 row = run_step(stage, optimizer, next(batches), step, settings)
@@ -157,11 +159,11 @@ def train(
                 bar.update(task, completed=step, note=describe(row))
                 if step % settings.log_every == 0 or step == settings.steps:
                     log.write({"step": step, "seconds": time.monotonic() - started, **row})
-                if step % settings.checkpoint_every == 0 or step == settings.steps:
+                stop = interrupted()
+                if step % settings.checkpoint_every == 0 or step == settings.steps or stop:
                     save()
-    except KeyboardInterrupt:
-        save()
-        raise
+                if stop:
+                    raise KeyboardInterrupt
     finally:
         stage.model.eval()
 
@@ -180,18 +182,25 @@ def run_step(
     device = next(stage.model.parameters()).device.type
     with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
         loss, parts = stage.loss(batch, step)
-    if not torch.isfinite(loss):
-        names = ", ".join(row.id for row in batch.rows[:5])
-        raise InputError(
-            f"the loss is {loss.item()} at step {step} (utterances {names}, ...): the last good "
-            "checkpoint is kept; look at these utterances or lower the learning rate, then --resume"
-        )
+    check_finite("loss", loss, step, batch)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(stage.model.parameters(), settings.clip_norm)
+    check_finite("gradient", norm, step, batch)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     row = {"loss": loss.item(), **parts, "norm": float(norm), "rate": rate_at(step, settings)}
     return row | stage.after_step(step, optimizer)
+
+
+def check_finite(name: str, value: Tensor, step: int, batch: Batch) -> None:
+    """Stop before the weights are spoilt. Raises InputError naming the step and the utterances."""
+    if torch.isfinite(value):
+        return
+    names = ", ".join(row.id for row in batch.rows[:5])
+    raise InputError(
+        f"the {name} is {value.item()} at step {step} (utterances {names}, ...): the last good "
+        "checkpoint is kept; look at these utterances or lower the learning rate, then --resume"
+    )
 
 
 def describe(row: dict[str, float]) -> str:
