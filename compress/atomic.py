@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from streaming.errors import InputError
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a file beside `path` and move it there; a full disk leaves `path` as it was.
 
-    Raises InputError when the disk is full.
+    Raises InputError when the disk is full or the folder cannot be written.
     """
     growing = path.with_name(f".{path.name}.{os.getpid()}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(growing)
         with growing.open("rb") as file:
             os.fsync(file.fileno())
@@ -30,9 +31,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
                 f"no space left on the disk of {path.parent}: free some and run again with "
                 "--resume; what was saved before is intact"
             ) from error
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+            raise InputError(
+                f"{path} cannot be written ({error}): choose another folder"
+            ) from error
         raise
     finally:  # an interruption, too, leaves nothing behind
-        growing.unlink(missing_ok=True)
+        with suppress(OSError):
+            growing.unlink()
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from compress.atomic import is_disk_full
 from compress.progress import say
 from streaming.errors import InputError
 
@@ -66,13 +67,14 @@ def run(
     resume: Resume = False,
 ) -> None:
     """Shrink a teacher while distilling; write a verified streaming bundle and a report."""
+    from compress.shrink.schedule import check_sparsity
+
+    check_sparsity(sparsity)
     say(f"compress run: sparsity {sparsity:g}, teacher {teacher.name}; loading libraries")
     from compress.config import RunConfig, RunRecipe, read_recipe, validate
     from compress.distill import parse_distill
     from compress.pipeline import run_pipeline
-    from compress.shrink.schedule import check_sparsity
 
-    check_sparsity(sparsity)
     changes: dict[str, Any] = {"distill": distill, "steps": steps, "seed": seed}
     settings = read_recipe(recipe, RunRecipe).model_dump() | {
         name: value for name, value in changes.items() if value is not None
@@ -127,13 +129,17 @@ def train(
 ) -> None:
     """Train a transducer from nothing: phones, then CTC, then the transducer loss."""
     say(f"compress train: recipe {recipe}; loading libraries")
+    from compress.claim import claim_folder
     from compress.config import TrainRecipe, read_recipe
     from compress.train import train_recipe
 
     settings = read_recipe(recipe, TrainRecipe)
-    started = (out / "training" / "checkpoint.pt").exists() or (out / "config.json").exists()
-    if started and not resume:
-        raise InputError(f"{out} holds a training: add --resume to go on, or choose another --out")
+    asked = {
+        "recipe": settings.model_dump(mode="json"),
+        "data": [str(Path(spec).resolve()) for spec in data or []],
+        "noise": str(noise.resolve()) if noise else None,
+    }
+    claim_folder(asked, out, resume)
     try:
         train_recipe(settings, data or [], noise, out, resume)
     except KeyboardInterrupt:
@@ -162,7 +168,7 @@ def evaluate(
 @app.command(epilog="Example: compress report runs/channel-0.9")
 def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
     """Draw a run's report again from its report.json."""
-    from compress.report import rerender
+    from compress.report.render import rerender
 
     say(f"wrote {rerender(folder)}")
 
@@ -223,6 +229,9 @@ def run_app(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except Exception as error:
+        if is_disk_full(error):
+            say_error("no space left on the disk: free some, then the same command with --resume")
+            return 2
         # Typer's usage errors: known by their method, for newer releases carry their own click.
         if hasattr(error, "format_message"):
             say_error(f"{error.format_message()} (compress --help shows how)")

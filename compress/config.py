@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from compress.curriculum import Phase
 from compress.data.batches import BatchSettings
 from compress.models.config import (
+    SUBSAMPLING,
     StatelessPredictorConfig,
     TransducerConfig,
     uniform_conformer,
@@ -52,8 +53,8 @@ class ModelRecipe(Strict):
     num_heads: PositiveInt
     feed_forward: PositiveInt
     joint_width: PositiveInt
-    kernel_size: PositiveInt = 15
-    chunk_frames: PositiveInt = 32
+    kernel_size: int = Field(15, ge=2)
+    chunk_frames: int = Field(32, gt=0, multiple_of=SUBSAMPLING)
     left_context: PositiveInt = 32
 
     def build(self, vocab_size: int) -> TransducerConfig:
@@ -83,11 +84,11 @@ class TrainRecipe(Strict):
     """`compress train --recipe NAME`: a network from nothing."""
 
     vocab_size: PositiveInt
-    seed: int = 0
+    seed: NonNegativeInt = 0
     model: ModelRecipe
     synthetic: SyntheticRecipe
     real: RealRecipe = RealRecipe()
-    phases: list[Phase]
+    phases: list[Phase] = Field(min_length=1)
     batch: BatchRecipe = BatchRecipe()
     train: OptimiserRecipe = OptimiserRecipe()
 
@@ -115,7 +116,7 @@ class RampRecipe(Strict):
 class RunRecipe(Strict):
     """How `compress run` shrinks; the command line overrides single values."""
 
-    seed: int = 0
+    seed: NonNegativeInt = 0
     synthetic: SyntheticRecipe
     real: RealRecipe = RealRecipe()
     steps: PositiveInt
@@ -169,5 +170,6 @@ def validate(kind: type[Recipe], content: object, origin: str) -> Recipe:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{origin}: {place}: {first['msg']}, got {first['input']!r}") from error
+        place = ": ".join([origin, ".".join(map(str, first["loc"]))] if first["loc"] else [origin])
+        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise InputError(f"{place}: {first['msg']}{got}") from error

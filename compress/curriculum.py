@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from compress.data.batches import Batch
@@ -29,6 +29,12 @@ class Phase(BaseModel):
     phone: float = Field(0.0, ge=0)
     ctc: float = Field(0.0, ge=0)
     transducer: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def some_loss_counts(self) -> Phase:
+        if not self.phone + self.ctc + self.transducer:
+            raise ValueError("give phone, ctc or transducer a weight above 0")
+        return self
 
 
 def task_loss(model: Transducer, encoded: Tensor, logit_lengths: Tensor, batch: Batch) -> Tensor:

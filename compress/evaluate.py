@@ -18,7 +18,7 @@ from compress.data.batches import BatchSampler, BatchSettings, bucket
 from compress.data.cuts import read_samples
 from compress.data.sets import cache_folder, real_cuts, set_name, synthetic_cuts
 from compress.data.store import FeatureStore, Row, build_store, text_of
-from compress.data.tokenizer import Tokenizer
+from compress.data.tokenizer import UNKNOWN_ID, Tokenizer
 from compress.measure import decode_bundle
 from compress.models.predictors import BLANK, StatelessPredictor
 from compress.models.transducer import Transducer
@@ -66,7 +66,8 @@ def greedy_search(
 ) -> list[list[int]]:
     """Tokens of each utterance: features (B, T, F); chunk mask on, so it equals streaming.
 
-    At most `max_symbols_per_frame` labels a frame; sherpa-onnx's greedy search takes one.
+    At most `max_symbols_per_frame` labels a frame; sherpa-onnx's greedy search takes one. <unk>
+    counts as blank, there as here.
     """
     predictor = model.predictor
     assert isinstance(predictor, StatelessPredictor), "batched greedy search is for stateless ones"
@@ -78,7 +79,7 @@ def greedy_search(
         active = logit_lengths > t
         for _ in range(max_symbols_per_frame):
             labels = model.joiner(encoded[:, t], predicted).argmax(-1)
-            active = active & (labels != BLANK)
+            active = active & (labels != BLANK) & (labels != UNKNOWN_ID)
             if not active.any():
                 break
             shifted = torch.cat([context[:, 1:], labels[:, None]], 1)

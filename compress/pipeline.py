@@ -24,10 +24,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from compress.atomic import write_atomically, write_json
+from compress.atomic import write_json
 from compress.checkpoint import load_model, save_model
+from compress.claim import claim_folder
 from compress.config import RunConfig
 from compress.data.batches import BatchSampler, Source
 from compress.data.cuts import read_samples
@@ -49,7 +48,7 @@ from compress.models.joiner import Joiner
 from compress.models.predictors import StatelessPredictor
 from compress.models.transducer import Transducer
 from compress.progress import say
-from compress.report import write_report
+from compress.report.render import write_report
 from compress.shrink.stage import ShrinkStage
 from compress.trainer import read_log, train
 from export.bundle import update_bundle, write_bundle
@@ -80,9 +79,12 @@ class Run:
 
     @cached_property
     def _teacher(self) -> tuple[Transducer, Tokenizer]:
-        teacher, tokenizer = load_model(self.config.teacher)
-        networks(teacher)  # refuses what could not be exported, before any training
-        return teacher, tokenizer
+        return load_model(self.config.teacher)
+
+    def check(self) -> None:
+        """Refuse a teacher or data that cannot be used, before anything is written."""
+        networks(self.teacher)
+        assert all(self.test_cuts.values()), "a set without utterances is refused when it is read"
 
     @cached_property
     def sources(self) -> list[Source]:
@@ -332,10 +334,12 @@ STAGES: list[tuple[str, Callable[[Run], dict[str, Any]]]] = [
 
 def run_pipeline(config: RunConfig, folder: Path, resume: bool) -> None:
     """Go through STAGES; finished ones are skipped. Raises InputError for a foreign folder."""
-    claim_folder(config, folder, resume)
     run = Run(config, folder)
-    key = hashlib.sha256((Path(config.teacher) / "model.safetensors").read_bytes()).hexdigest()
-    key += config.model_dump_json()
+    run.check()
+    weights = (Path(config.teacher) / "model.safetensors").read_bytes()
+    asked = config.model_dump(mode="json") | {"teacher_sha256": hashlib.sha256(weights).hexdigest()}
+    claim_folder(asked, folder, resume)
+    key = json.dumps(asked)
     for name, stage in STAGES:
         if stage is compare and not config.compare:
             continue
@@ -349,34 +353,3 @@ def run_pipeline(config: RunConfig, folder: Path, resume: bool) -> None:
         result = stage(run)
         seconds = time.monotonic() - started
         write_json(done, {"key": key, "seconds": seconds, "result": result})
-
-
-def claim_folder(config: RunConfig, folder: Path, resume: bool) -> None:
-    """Write config.yaml, or see that it is this run's. Nothing of another run is touched."""
-    path = folder / "config.yaml"
-    wanted = config.model_dump(mode="json")
-    if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise InputError(f"{folder} holds other files: choose another --out")
-        write_atomically(path, lambda growing: growing.write_text(yaml.safe_dump(wanted)))
-        return
-    if not resume:
-        raise InputError(f"{folder} holds a run: add --resume to go on, or choose another --out")
-    stored, wanted = (flatten(settings) for settings in (yaml.safe_load(path.read_text()), wanted))
-    for name in sorted(stored.keys() | wanted.keys()):
-        if stored.get(name) != wanted.get(name):
-            raise InputError(
-                f"{folder} was made with {name} {stored.get(name)!r}, now it is "
-                f"{wanted.get(name)!r}: choose another --out or ask for the same"
-            )
-
-
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"recipe": {"seed": 0}} -> {"recipe.seed": 0}."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

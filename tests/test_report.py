@@ -11,9 +11,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from pydantic import ValidationError
 
-from compress.curves import draw_curves, loss_names, running_mean
-from compress.pages import Code, Page, Picture, Section, Table, Text, to_html, to_markdown
-from compress.pictures import (
+from compress.report.curves import draw_curves, loss_names, running_mean
+from compress.report.pages import Code, Page, Picture, Section, Table, Text, to_html, to_markdown
+from compress.report.pictures import (
     STYLE,
     draw_latency,
     draw_sizes,
@@ -21,9 +21,15 @@ from compress.pictures import (
     render_picture,
     student_sizes,
 )
-from compress.quantities import format_bytes, format_count, format_duration, format_ms, format_times
-from compress.report import rerender, write_report
-from compress.sections import command_line
+from compress.report.quantities import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_ms,
+    format_times,
+)
+from compress.report.render import rerender, write_report
+from compress.report.sections import command_line
 from streaming.errors import InputError
 
 RATE = {"wer": 0.031, "low": 0.02, "high": 0.045, "words": 700}

@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 from zlib import crc32
 
 import numpy as np
@@ -116,12 +116,17 @@ def build_store(
     return FeatureStore(folder)
 
 
-def describe(utterance: Utterance) -> list[str | float]:
-    """What identifies an utterance's content for the cache's hash."""
+def describe(utterance: Utterance) -> list[Any]:
+    """What identifies an utterance's content for the cache's hash: a changed file is read again."""
     if isinstance(utterance, JoinedUtterance):
-        parts = [piece.id for piece in utterance.pieces]
-        return [utterance.id, *parts, *utterance.gaps_seconds]
-    return [utterance.id, utterance.duration, utterance.supervisions[0].text or ""]
+        parts = [describe(piece) for piece in utterance.pieces]
+        return [utterance.id, *utterance.gaps_seconds, *parts]
+    what = [utterance.id, utterance.duration, utterance.supervisions[0].text or ""]
+    if not utterance.custom:  # synthetic speech: its files are never written twice
+        return what
+    paths = [Path(source.source) for source in utterance.recording.sources]
+    states = [path.stat() for path in paths if path.is_file()]
+    return [*what, utterance.start, *((state.st_size, state.st_mtime_ns) for state in states)]
 
 
 def write_store(
@@ -154,7 +159,11 @@ def write_store(
                     start += len(features)
         index = {"num_mel_bins": settings.num_mel_bins, "rows": rows}
         (growing / "index.json").write_text(json.dumps(index))
-        growing.rename(folder)
+        try:
+            growing.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process finished the same store first
+                raise
     finally:
         shutil.rmtree(growing, ignore_errors=True)
 

@@ -30,6 +30,7 @@ from rich.progress import track
 from compress.data import grammar
 from compress.data.espeak import SAMPLE_RATE, synthesize
 from compress.data.voices import Voice, split_voices
+from streaming.errors import InputError
 
 if TYPE_CHECKING:
     from lhotse import CutSet
@@ -65,7 +66,7 @@ def make_synthetic(
     """Make, or find in the cache `folder`, `num_utterances` cuts of `split` (train, dev, test).
 
     A cut's supervision has text, speaker and alignment {"phone": ..., "word": ...} with times from
-    the cut's start. A new folder gets its name when it is whole. Raises ValueError for another
+    the cut's start. A new folder gets its name when it is whole. Raises InputError for another
     split.
     """
     target = prepare_synthetic(folder, num_utterances, split, seed, num_workers, settings)
@@ -91,7 +92,7 @@ def prepare_synthetic(
     """The part of `make_synthetic` that writes: returns the finished folder."""
     known = split_voices(settings.voice_seed)
     if split not in known:
-        raise ValueError(f"synthetic speech has the splits {', '.join(known)}; got {split!r}")
+        raise InputError(f"synthetic speech has no split {split!r}: use {', '.join(known)}")
     record = {
         "num_utterances": num_utterances,
         "split": split,

@@ -50,10 +50,17 @@ def ctc_loss(
 
 
 def phone_loss(phone_logits: Tensor, phones: Tensor, subsampling: int) -> Tensor:
-    """Cross-entropy of phone_logits (B, T, P) with phones (B, 4T) seen PHONE_DELAY frames ago."""
+    """Cross-entropy of phone_logits (B, T, P) with phones (B, 4T) seen PHONE_DELAY frames ago.
+
+    Mean over the frames whose phone is known, 0 where none is: real speech has no alignment.
+    """
     delayed = F.pad(phones, (PHONE_DELAY * subsampling, 0), value=NO_PHONE)
     classes = delayed[:, ::subsampling][:, : phone_logits.shape[1]].long()
     classes = F.pad(classes, (0, phone_logits.shape[1] - classes.shape[1]), value=NO_PHONE)
-    return F.cross_entropy(
-        phone_logits.float().flatten(0, 1), classes.flatten(), ignore_index=NO_PHONE
+    total = F.cross_entropy(
+        phone_logits.float().flatten(0, 1),
+        classes.flatten(),
+        ignore_index=NO_PHONE,
+        reduction="sum",
     )
+    return total / (classes != NO_PHONE).sum().clamp(min=1)

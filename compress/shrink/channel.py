@@ -15,8 +15,15 @@ from torch import Tensor, nn
 from compress.models.config import TransducerConfig
 from compress.models.transducer import Transducer
 from compress.shrink.budget import ENOUGH, ParameterCount, Width, Widths, choose_widths, ladder
-from compress.shrink.groups import Group, build_graph, build_twin, find_groups, remove_units
-from compress.shrink.heads import align_heads, attention_of, query_scales
+from compress.shrink.groups import (
+    Group,
+    attention_of,
+    build_graph,
+    build_twin,
+    find_groups,
+    remove_units,
+)
+from compress.shrink.heads import align_heads, query_scales
 from compress.shrink.schedule import check_sparsity
 from compress.shrink.scores import SCORES, best, score_units
 from compress.shrink.widths import read_config

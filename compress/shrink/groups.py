@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from compress.models.config import SUBSAMPLING, TransducerConfig
+from compress.models.encoders.conformer import Attention
 from compress.models.transducer import Transducer
-from compress.shrink.heads import attention_of
 from compress.shrink.lstm import LstmPruner, OneOperationLstm
 
 
@@ -106,6 +106,15 @@ def find_groups(config: TransducerConfig) -> list[Group]:
         blocks = attention.num_heads if attention else 1
         groups.append(Group(name, blocks, width // blocks, axes))
     return groups
+
+
+def attention_of(model: nn.Module, axes: Sequence[Axis]) -> Attention | None:
+    """The attention whose query makes the units along `axes`, if any does."""
+    makers = [axis.parameter for axis in axes if axis.dim == 0 and ".query." in axis.parameter]
+    if not makers:
+        return None
+    module = model.get_submodule(makers[0].rpartition(".query.")[0])
+    return module if isinstance(module, Attention) else None
 
 
 def shrunk_axes(

@@ -10,25 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from compress.models.encoders.conformer import Attention
+from compress.shrink.groups import Axis
 from compress.shrink.scores import score_units
-
-if TYPE_CHECKING:
-    from compress.shrink.groups import Axis
-
-
-def attention_of(model: nn.Module, axes: Sequence[Axis]) -> Attention | None:
-    """The attention whose query makes the units along `axes`, if any does."""
-    makers = [axis.parameter for axis in axes if axis.dim == 0 and ".query." in axis.parameter]
-    if not makers:
-        return None
-    module = model.get_submodule(makers[0].rpartition(".query.")[0])
-    return module if isinstance(module, Attention) else None
 
 
 def align_heads(

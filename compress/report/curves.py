@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from compress.pictures import INK, LINE_COLOURS, WIDTH
+from compress.report.pictures import INK, LINE_COLOURS, WIDTH
 
 Rows = Sequence[Mapping[str, Any]]
 Array = np.ndarray[Any, Any]

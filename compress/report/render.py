@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from compress.atomic import write_atomically
-from compress.curves import draw_curves
-from compress.pages import to_html, to_markdown
-from compress.pictures import draw_latency, draw_sizes, draw_word_error_rates, render_picture
-from compress.sections import build_page
+from compress.report.curves import draw_curves
+from compress.report.pages import to_html, to_markdown
+from compress.report.pictures import draw_latency, draw_sizes, draw_word_error_rates, render_picture
+from compress.report.sections import build_page
 from streaming.errors import InputError
 
 

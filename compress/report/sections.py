@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.pages import Block, Code, Page, Picture, Section, Table, Text
-from compress.pictures import MODELS, student_sizes, wer_groups
-from compress.quantities import (
+from compress.report.pages import Block, Code, Page, Picture, Section, Table, Text
+from compress.report.pictures import MODELS, student_sizes, wer_groups
+from compress.report.quantities import (
     UNKNOWN,
     format_bytes,
     format_count,

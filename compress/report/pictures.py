@@ -17,7 +17,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from compress.quantities import format_bytes, format_count, format_ms, format_share, format_times
+from compress.report.quantities import (
+    format_bytes,
+    format_count,
+    format_ms,
+    format_share,
+    format_times,
+)
 
 WIDTH = 4.8  # inches
 DOTS_PER_INCH = 200

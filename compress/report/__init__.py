@@ -1,0 +1,1 @@
+"""The report of a run: report.{json,md,html} with its pictures."""
