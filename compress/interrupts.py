@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wait until a step is whole.
+"""Ctrl-C and SIGTERM wait until a step is whole; worker processes leave them to their parent.
 
 Half an optimiser's update, or half a pruning, is nothing that a run could go on from.
 """
@@ -35,3 +35,8 @@ def defer_interrupts() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def ignore_interrupts() -> None:
+    """For a worker process: the terminal sends Ctrl-C to it too, and it would print a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -32,6 +32,7 @@ from compress.data.batches import BatchSampler, Source
 from compress.data.cuts import read_samples
 from compress.data.noise import Augmenter
 from compress.data.sets import (
+    check_texts,
     real_cuts,
     real_store,
     set_name,
@@ -134,6 +135,8 @@ class Run:
 def prepare(run: Run) -> dict[str, Any]:
     """Make or find the data, check that it fits the teacher, and measure the teacher."""
     ShrinkStage(run.teacher, run.config.sparsity, {}, (0, 0, 1))  # can it be reached at all?
+    for source in run.sources:
+        check_texts(source.store, run.tokenizer)
     hours = sum(source.store.seconds for source in run.sources) / 3600
     num_utterances = sum(len(source.store.rows) for source in run.sources)
     say(f"  training data: {hours:.1f} hours, {num_utterances} utterances")

@@ -15,7 +15,7 @@ from compress.curriculum import CurriculumStage
 from compress.data import grammar
 from compress.data.batches import BatchSampler, Source
 from compress.data.noise import Augmenter
-from compress.data.sets import real_store, set_name, synthetic_store, train_store
+from compress.data.sets import check_texts, real_store, set_name, synthetic_store, train_store
 from compress.data.store import FeatureStore
 from compress.data.tokenizer import Tokenizer, train_tokenizer
 from compress.evaluate import evaluate
@@ -46,6 +46,8 @@ def train_recipe(
     tokenizer = train_tokenizer(
         grammar.sentences(TOKENIZER_SENTENCES, recipe.seed), recipe.vocab_size
     )
+    for source in sources:
+        check_texts(source.store, tokenizer)
     stage = build_stage(recipe, tokenizer, synthetic)
     sampler = BatchSampler(sources, tokenizer, recipe.batches, recipe.seed)
     train(stage, sampler, recipe.settings, out / "training", "training", resume)

@@ -206,7 +206,7 @@ def test_full_disk_keeps_the_old_model(model, folder, monkeypatch):
 
 
 def test_other_errors_pass_and_leave_nothing(tmp_path):
-    for error in (PermissionError("no"), KeyboardInterrupt()):
+    for error in (ValueError("no"), KeyboardInterrupt()):
 
         def interrupt(growing, error=error):
             growing.write_text("half of it")
@@ -215,3 +215,11 @@ def test_other_errors_pass_and_leave_nothing(tmp_path):
         with pytest.raises(type(error)):
             write_atomically(tmp_path / "a", interrupt)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    def refuse(growing):
+        raise PermissionError(errno.EACCES, "Permission denied", str(growing))
+
+    with pytest.raises(InputError, match=r"a cannot be written .*: choose another folder"):
+        write_atomically(tmp_path / "a", refuse)

@@ -11,6 +11,8 @@ from compress.data.join import join_cuts
 from compress.data.noise import Augmenter
 from compress.data.store import FeatureStore, build_store
 from compress.data.synthetic import make_synthetic
+from compress.data.tokenizer import UNKNOWN_ID, Tokenizer
+from streaming.errors import InputError
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -62,6 +64,16 @@ def train_store(
 def real_store(spec: str, split: str) -> FeatureStore:
     """A split of a pack as it is, to be judged by."""
     return build_store(cache_folder(), f"{set_name(spec)}-{split}", real_cuts(spec, split))
+
+
+def check_texts(store: FeatureStore, tokenizer: Tokenizer) -> None:
+    """Raises InputError for a text with signs that no token stands for, such as digits."""
+    for row in store.rows:
+        if UNKNOWN_ID in tokenizer.encode(row.text):
+            raise InputError(
+                f"{row.data}, utterance {row.id}: {row.text!r} has signs that the model has no "
+                "tokens for: spell it in letters, numbers as words"
+            )
 
 
 def set_name(spec: str) -> str:

@@ -29,6 +29,7 @@ from compress.data.cuts import read_samples
 from compress.data.espeak import normalise_phone, phone_inventory
 from compress.data.join import JoinedUtterance, read_joined
 from compress.data.noise import Augmenter
+from compress.interrupts import ignore_interrupts
 from compress.progress import track
 from streaming.features import FeatureSettings, compute_features
 
@@ -172,7 +173,8 @@ def run_tasks(extract: partial, batches: list, num_workers: int) -> Iterator[lis
     if num_workers <= 1 or len(batches) <= 2:  # starting a process costs two seconds
         yield from map(extract, batches)
         return
-    with ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_workers, spawn, ignore_interrupts) as pool:
         yield from pool.map(extract, batches)
 
 

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
-from rich.progress import track
 
 from compress.data import grammar
 from compress.data.espeak import SAMPLE_RATE, synthesize
 from compress.data.voices import Voice, split_voices
+from compress.interrupts import ignore_interrupts
+from compress.progress import track
 from streaming.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,12 +139,12 @@ def _write_shards(
     starts = range(0, num_utterances, SHARD_UTTERANCES)
     shards = [(first, texts[first : first + SHARD_UTTERANCES]) for first in starts]
     write = partial(_write_shard, folder, split, seed, settings)
-    show = partial(track, description=f"synthetic {split}", total=len(shards), transient=True)
+    show = partial(track, description=f"synthetic speech, {split}", total=len(shards))
     if num_workers <= 1 or len(shards) == 1:
         rows = [row for shard in show(map(write, shards)) for row in shard]
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(num_workers, context, ignore_interrupts) as pool:
             rows = [row for shard in show(pool.map(write, shards)) for row in shard]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     _write_atomically(folder / "cuts.jsonl.gz", gzip.compress(lines.encode(), 6, mtime=0))
