@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 import yaml
 
 from compress.config import RECIPES, RunRecipe, TrainRecipe, read_recipe
@@ -64,8 +63,7 @@ def test_recipes_that_ship_are_good():
 
 def test_the_demo_teacher_has_at_most_six_million_parameters():
     recipe = read_recipe("demo-teacher", TrainRecipe)
-    with torch.device("meta"):
-        model = Transducer(recipe.model.build(recipe.vocab_size))
+    model = Transducer(recipe.model.build(recipe.vocab_size))
     assert model.num_parameters <= 6e6
 
 
