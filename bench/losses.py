@@ -42,9 +42,9 @@ def build_inputs(vocab_size: int):
 
 def ours(student, teacher, outputs, targets, frames, labels) -> None:
     batch = Batch(None, None, targets, labels, None, [])
-    view = View(student[0], frames, *joint_log_probs(*student, outputs[0], targets))
+    view = View(frames, *joint_log_probs(*student, outputs[0], targets))
     with torch.no_grad():
-        other = View(teacher[0], frames, *joint_log_probs(*teacher, outputs[1], targets))
+        other = View(frames, *joint_log_probs(*teacher, outputs[1], targets))
     loss = transducer_loss(view.log_blank, view.log_emit, frames, labels).mean()
     (loss + lattice(view, other, batch)).backward()
 
@@ -100,7 +100,9 @@ def main() -> None:
             process.start()
             figures[method] = queue.get()
             process.join()
-            print(f"{vocab_size:6} {method:>22} {figures[method][0]:8.3f} {figures[method][1]:8.0f}")
+            print(
+                f"{vocab_size:6} {method:>22} {figures[method][0]:8.3f} {figures[method][1]:8.0f}"
+            )
         (our_s, our_mb), (their_s, their_mb) = figures.values()
         ratios = {"time_ratio": our_s / their_s, "memory_ratio": our_mb / their_mb}
         rows.append({"V": vocab_size, "B": B, "T": T, "U": U, **ratios})

@@ -2,6 +2,7 @@
 
     RUN/config.yaml        what was asked for
         shrink/  compare/  export/  verify/   a folder a stage: its files, done.json when finished
+        targets/           what the teacher says of the training data
         student/           model folder of the student
         bundle/            what a phone gets
         report.{html,json,md}
@@ -43,6 +44,7 @@ from compress.data.sets import (
 from compress.data.store import FeatureStore, text_of
 from compress.data.tokenizer import Tokenizer
 from compress.distill import parse_distill
+from compress.distill.targets import store_targets
 from compress.evaluate import evaluate, word_error_rate
 from compress.measure import decode_bundle
 from compress.models.joiner import Joiner
@@ -118,7 +120,9 @@ class Run:
     @property
     def sampler(self) -> BatchSampler:
         recipe = self.config.recipe
-        return BatchSampler(self.sources, self.tokenizer, recipe.batches, recipe.seed)
+        return BatchSampler(
+            self.sources, self.tokenizer, recipe.batches, recipe.seed, augment=False
+        )
 
     def measure_wer(self, model: Transducer) -> dict[str, Any]:
         rates = evaluate(model, self.test_sets, self.tokenizer)
@@ -147,7 +151,8 @@ def prepare(run: Run) -> dict[str, Any]:
 def shrink_with(run: Run, folder: Path, distill: dict[str, float], title: str) -> Transducer:
     recipe = run.config.recipe
     ramp = recipe.ramp.steps(recipe.steps)
-    stage = ShrinkStage(run.teacher, run.config.sparsity, distill, ramp, recipe.schedule)
+    targets = store_targets(run.folder / "targets", run.teacher, run.sampler) if distill else None
+    stage = ShrinkStage(run.teacher, run.config.sparsity, distill, ramp, recipe.schedule, targets)
     train(stage, run.sampler, recipe.settings, folder, title, resume=True)
     return stage.model.eval()
 

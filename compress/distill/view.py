@@ -1,6 +1,6 @@
 """What a distillation method sees of a model on one batch.
 
-# Letters: B utterances, T encoder frames, U labels, J joint width.
+# Letters: B utterances, T encoder frames, U labels.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from compress.models.transducer import Transducer
 
 
 class View(NamedTuple):
-    """encoded (B, T, J), logit_lengths (B,), log_blank (B, T, U+1), log_emit (B, T, U)."""
+    """logit_lengths (B,), log_blank (B, T, U+1), log_emit (B, T, U)."""
 
-    encoded: Tensor
     logit_lengths: Tensor
     log_blank: Tensor
     log_emit: Tensor
@@ -28,4 +27,4 @@ def view_batch(model: Transducer, batch: Batch) -> View:
     encoded, logit_lengths = model.encoder(batch.features, batch.feature_lengths)
     predicted = model.predictor.forward_sequence(batch.targets)
     moves = joint_log_probs(encoded, predicted, model.joiner.output, batch.targets)
-    return View(encoded, logit_lengths, *moves)
+    return View(logit_lengths, *moves)

@@ -1,4 +1,4 @@
-"""Shrinking while distilling: the frozen dense teacher, the student it becomes, the ramp."""
+"""Shrinking while distilling: the student starts as the dense teacher and is pruned on a ramp."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compress.data.batches import Batch
 from compress.distill import DISTILLERS
+from compress.distill.targets import TargetStore
 from compress.distill.view import view_batch
 from compress.losses.rnnt import transducer_loss
 from compress.models.config import TransducerConfig
@@ -21,9 +22,9 @@ from compress.shrink.schedule import pruning_steps, sparsity_at
 class ShrinkStage:
     """Stage of the trainer: the student starts as the teacher and is pruned along the ramp.
 
-    L = L_RNNT + sum of weight * distillation loss, all in nats a label. The teacher sees the same
-    features and labels as the student, in eval mode and without gradient.
-    ramp: (first step, last step, steps between prunings).
+    L = L_RNNT + sum of weight * distillation loss, all in nats a label.
+    ramp: (first step, last step, steps between prunings). targets: what the teacher said of the
+    training set; needed by any distillation.
     """
 
     def __init__(
@@ -33,13 +34,16 @@ class ShrinkStage:
         distill: dict[str, float],
         ramp: tuple[int, int, int],
         schedule: str = "cubic",
+        targets: TargetStore | None = None,
     ) -> None:
-        self.teacher = teacher.eval().requires_grad_(False)
+        assert targets or not distill, "distillation needs the teacher's targets"
+        self.dense = teacher.config
         self.model = deepcopy(teacher).requires_grad_(True)
         self.sparsity = sparsity
         self.distill = distill
         self.ramp = ramp
         self.schedule = schedule
+        self.targets = targets
         self.pruner = ChannelPruner(self.model)
         self.pruner.plan(sparsity)  # refuses what no layout reaches, before any training
         self.prunings = set(pruning_steps(*ramp))
@@ -47,7 +51,7 @@ class ShrinkStage:
     @property
     def reached(self) -> float:
         """The share of the teacher's parameters that is gone."""
-        return 1 - self.model.num_parameters / self.teacher.num_parameters
+        return 1 - self.model.num_parameters / self.pruner.num_parameters_dense
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         student = view_batch(self.model, batch)
@@ -55,9 +59,8 @@ class ShrinkStage:
         losses = transducer_loss(*moves, student.logit_lengths, batch.target_lengths)
         total = (losses / batch.target_lengths.clamp(min=1)).mean()
         parts = {"transducer": total.item()}
-        if self.distill:
-            with torch.no_grad():
-                teacher = view_batch(self.teacher, batch)
+        if self.targets:
+            teacher = self.targets.view(batch, student.log_blank.shape[1])
             for name, weight in self.distill.items():
                 part = DISTILLERS[name](student, teacher, batch)
                 parts[name] = part.item()
@@ -77,4 +80,4 @@ class ShrinkStage:
     def load_state(self, state: dict[str, Any]) -> None:
         self.model = Transducer(TransducerConfig.model_validate(state["config"]))
         self.model.load_state_dict(state["weights"])
-        self.pruner = ChannelPruner(self.model, dense=self.teacher.config)
+        self.pruner = ChannelPruner(self.model, dense=self.dense)

@@ -33,7 +33,7 @@ def random_network(seed, dtype=torch.float32):
 
 def view_of(encoded, predicted, output, targets=TARGETS, logit_lengths=LOGIT_LENGTHS):
     moves = joint_log_probs(encoded, predicted, output, targets)
-    return View(encoded, logit_lengths, *moves)
+    return View(logit_lengths, *moves)
 
 
 def full_log_probs(encoded, predicted, output):
@@ -51,8 +51,8 @@ def test_by_hand():
     """One node, one row: teacher blank 0.75, student 0.5: 0.75 ln 1.5 + 0.25 ln 0.5."""
     lengths = torch.tensor([1])
     empty = torch.zeros(1, 1, 0)
-    teacher = View(empty, lengths, torch.tensor([[[0.75]]]).log(), empty)
-    student = View(empty, lengths, torch.tensor([[[0.5]]]).log(), empty)
+    teacher = View(lengths, torch.tensor([[[0.75]]]).log(), empty)
+    student = View(lengths, torch.tensor([[[0.5]]]).log(), empty)
     found = lattice(student, teacher, batch_of(torch.zeros(1, 0), torch.tensor([0])))
     assert found.item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), abs=1e-6)
 

@@ -22,9 +22,11 @@ from streaming.features import SILENCE
 
 State = tuple[Tensor, ...]
 
+UNSEEN = -1e4  # its exponential is 0 in every precision
+
 
 def chunk_mask(num_frames: int, num_valid: Tensor, chunk: int, left_context: int) -> Tensor:
-    """(B, 1, S, S) bool, True where frame s may attend frame r.
+    """(B, 1, S, S), added to attention scores: 0 where frame s may attend frame r, else UNSEEN.
 
     r lies in the chunk of s or among the `left_context` frames before that chunk, and in a chunk
     that the utterance reaches: `num_valid` (B,) is already rounded up to whole chunks.
@@ -36,7 +38,11 @@ def chunk_mask(num_frames: int, num_valid: Tensor, chunk: int, left_context: int
     inside = (frame[None, None] < num_valid[:, None, None]) | torch.eye(
         num_frames, dtype=torch.bool, device=frame.device
     )
-    return (near[None] & inside)[:, None]
+    return hide((near[None] & inside)[:, None])
+
+
+def hide(seen: Tensor) -> Tensor:
+    return torch.where(seen, 0.0, UNSEEN)
 
 
 class FeedForward(nn.Module):
@@ -70,7 +76,10 @@ class Attention(nn.Module):
         return x.reshape(x.shape[0], x.shape[1], self.num_heads, self.head_dim).transpose(1, 2)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        """Written out: the backward of torch's fused one takes ten times as long on a CPU, 5.4
+        against 0.5 ms at B=25, S=56, H=4, d=16 in bfloat16."""
+        scores = (query * self.head_dim**-0.5) @ key.transpose(-1, -2)
+        mixed = (scores + mask.to(scores.dtype)).softmax(-1).to(value.dtype) @ value
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -214,7 +223,7 @@ class ConformerEncoder(nn.Module):
         # Column r of the mask is cached frame r - left_context; it exists once enough were seen.
         age = torch.arange(self.left_context, 0, -1, dtype=x.dtype, device=x.device)
         cached = age[None] <= num_cached + 0.5
-        mask = F.pad(cached, (0, chunk), value=True)[:, None, None]
+        mask = hide(F.pad(cached, (0, chunk), value=True)[:, None, None])
         next_state = [frames[:, -HISTORY:], (num_cached + chunk).clamp(max=self.left_context)]
         for index, layer in enumerate(self.blocks):
             x, layer_state = layer.step(x, state[2 + 3 * index : 5 + 3 * index], mask)
