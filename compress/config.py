@@ -113,12 +113,20 @@ class RampRecipe(Strict):
         return round(self.begin_share * total), round(self.end_share * total), self.every
 
 
+class AugmentRecipe(Strict):
+    """How often an utterance is heard in noise and in a room; the rest is AugmentSettings'."""
+
+    noise_probability: float = Field(0.8, ge=0, le=1)
+    room_probability: float = Field(0.5, ge=0, le=1)
+
+
 class RunRecipe(Strict):
     """How `compress run` shrinks; the command line overrides single values."""
 
     seed: NonNegativeInt = 0
     synthetic: SyntheticRecipe
     real: RealRecipe = RealRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
     steps: PositiveInt
     ramp: RampRecipe = RampRecipe()
     schedule: Literal["cubic", "linear", "one-shot"] = "cubic"

@@ -29,6 +29,7 @@ from compress.atomic import write_json
 from compress.checkpoint import load_model, save_model
 from compress.claim import claim_folder
 from compress.config import RunConfig
+from compress.data.augment import AugmentSettings
 from compress.data.batches import BatchSampler, Source
 from compress.data.cuts import read_samples
 from compress.data.noise import Augmenter
@@ -93,7 +94,8 @@ class Run:
     def sources(self) -> list[Source]:
         """Training data: the packs of --data, or synthetic speech."""
         recipe = self.config.recipe
-        augmenter = Augmenter(Path(self.config.noise) if self.config.noise else None)
+        noise = Path(self.config.noise) if self.config.noise else None
+        augmenter = Augmenter(noise, AugmentSettings(**recipe.augment.model_dump()))
         if not self.config.data:
             num = recipe.synthetic.train
             return [Source(synthetic_store(num, "train", recipe.seed + 1, augmenter))]
@@ -233,10 +235,12 @@ def verify(run: Run) -> dict[str, Any]:
     some = [store.features(row) for store in run.test_sets.values() for row in store.rows]
     step = max(1, len(some) // PARITY_UTTERANCES)
     rows = ladder(*networks(student), bundle, some[::step])
+    for row in rows:
+        row["to"] += f", batch {row['streams']}"
     write_json(run.folder / "verify" / "parity.json", rows)
     for row in rows:
         say(
-            f"  {row['from']} = {row['to']}, batch {row['streams']}: "
+            f"  {row['from']} = {row['to']}: "
             f"largest error {row['max_error']:.1e}, "
             f"tokens {100 * row['token_agreement']:.1f} % {'ok' if row['passed'] else 'FAILED'}"
         )
