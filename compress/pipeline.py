@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.atomic import write_json
+from compress.calibrate import calibrate_blank
 from compress.checkpoint import load_model, save_model
 from compress.claim import claim_folder
 from compress.config import RunConfig
@@ -35,6 +36,7 @@ from compress.data.cuts import read_samples
 from compress.data.noise import Augmenter
 from compress.data.sets import (
     check_texts,
+    has_split,
     real_cuts,
     real_store,
     set_name,
@@ -119,6 +121,15 @@ class Run:
             return {"synthetic/test": synthetic_store(num, "test", recipe.seed)}
         return {f"{set_name(spec)}/test": real_store(spec, "test") for spec in self.config.data}
 
+    @cached_property
+    def dev_sets(self) -> list[FeatureStore]:
+        """Speech that settles choices and judges nothing; packs without a dev split have none."""
+        recipe = self.config.recipe
+        if not self.config.data:
+            return [synthetic_store(recipe.synthetic.dev, "dev", recipe.seed)]
+        with_dev = [spec for spec in self.config.data if has_split(spec, "dev")]
+        return [real_store(spec, "dev") for spec in with_dev]
+
     @property
     def sampler(self) -> BatchSampler:
         recipe = self.config.recipe
@@ -156,6 +167,9 @@ def shrink_with(run: Run, folder: Path, distill: dict[str, float], title: str) -
     targets = store_targets(run.folder / "targets", run.teacher, run.sampler) if distill else None
     stage = ShrinkStage(run.teacher, run.config.sparsity, distill, ramp, recipe.schedule, targets)
     train(stage, run.sampler, recipe.settings, folder, title, resume=True)
+    if run.dev_sets:
+        penalty = calibrate_blank(stage.model, run.dev_sets, run.tokenizer)
+        say(f"  penalty on blank, chosen on development speech: {penalty}")
     return stage.model.eval()
 
 

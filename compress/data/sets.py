@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.data.cuts import assign_splits, read_data, select_split
+from compress.data.cuts import assign_splits, read_data, select_split, splits_in
 from compress.data.join import join_cuts
 from compress.data.noise import Augmenter
 from compress.data.store import FeatureStore, build_store
@@ -39,6 +39,10 @@ def synthetic_store(
 def real_cuts(spec: str, split: str) -> list[Cut]:
     """One split of a pack; a pack that names no splits gets them by speaker."""
     return list(select_split(assign_splits(read_data(spec)), split))
+
+
+def has_split(spec: str, split: str) -> bool:
+    return split in splits_in(assign_splits(read_data(spec)))
 
 
 def train_store(
