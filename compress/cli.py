@@ -25,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+OUR_PACKAGES = ("compress", "export", "streaming")
 DEMO_TEACHER = Path(__file__).parent / "assets" / "demo-teacher"
 
 Data = Annotated[
@@ -228,6 +229,15 @@ def run_app(arguments: list[str]) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return 130
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in OUR_PACKAGES:
+            say_error(f"our own fault: please report it with {write_log()}")
+            return 1
+        say_error(
+            f"this command needs {error.name}, which an installation for devices leaves out: "
+            "pip install '.[train,demo]' in the checkout"
+        )
+        return 2
     except Exception as error:
         if is_disk_full(error):
             say_error("no space left on the disk: free some, then the same command with --resume")

@@ -340,3 +340,12 @@ def test_the_command_line_and_transcribe_need_no_extra():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_training_without_its_libraries_names_the_extra(refuse, monkeypatch):
+    def absent(*arguments, **settings):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("compress.config.read_recipe", absent)
+    assert "needs torch" in refuse(run, "run")
+    assert "pip install '.[train,demo]'" in refuse(run, "train")
