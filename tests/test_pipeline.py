@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +17,8 @@ import torch
 from compress import pipeline, trainer
 from compress.checkpoint import load_model
 from tests.tiny_teacher import RECIPE
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def weights(folder):
@@ -113,3 +121,24 @@ def test_same_seed_same_student(call, tmp_path):
     assert call("--out", "three", "--seed", "4") == 0
     assert same_weights(tmp_path / "one", tmp_path / "two")
     assert not same_weights(tmp_path / "one", tmp_path / "three")
+
+
+@pytest.mark.slow
+def test_kill_9_while_shrinking(call, tmp_path, teacher, recipe, cache):
+    """A real SIGKILL of a real process, then --resume: the same student as without it."""
+    assert call("--steps", "60", "--out", "whole") == 0
+    options = ["--sparsity", "0.5", "--recipe", recipe, "--teacher", teacher, "--steps", "60"]
+    command = [sys.executable, "-c", "from compress.cli import main; main()", "run"]
+    process = subprocess.Popen(
+        [*command, *map(str, options), "--out", "killed"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    log = tmp_path / "killed" / "shrink" / "log.jsonl"
+    while process.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.05)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert call("--steps", "60", "--out", "killed", "--resume") == 0
+    assert same_weights(tmp_path / "whole", tmp_path / "killed")
