@@ -17,6 +17,23 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ChunkedConfig(Config):
+    """What every streaming encoder has: its chunk, the subsampling in front, width and output."""
+
+    num_mel_bins: PositiveInt = 80
+    chunk_frames: PositiveInt = 32
+    subsampling_width: PositiveInt
+    width: PositiveInt
+    joint_width: PositiveInt
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def chunk_is_whole(self) -> ChunkedConfig:
+        if self.chunk_frames % SUBSAMPLING:
+            raise ValueError(f"chunk_frames must be a multiple of {SUBSAMPLING}")
+        return self
+
+
 class ConformerLayerWidths(Config):
     """Widths inside one Conformer layer; the residual width belongs to the encoder."""
 
@@ -27,44 +44,20 @@ class ConformerLayerWidths(Config):
     feed_forward_out: PositiveInt
 
 
-class ConformerConfig(Config):
+class ConformerConfig(ChunkedConfig):
     """A causal chunked Conformer (arXiv 2005.08100, chunk mask as in 2010.11395)."""
 
     kind: Literal["conformer"] = "conformer"
-    num_mel_bins: PositiveInt = 80
-    chunk_frames: PositiveInt = 32
     left_context: PositiveInt = 32
     kernel_size: Annotated[int, Field(ge=2)] = 15
-    subsampling_width: PositiveInt
-    width: PositiveInt
-    joint_width: PositiveInt
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     layers: list[ConformerLayerWidths]
 
-    @model_validator(mode="after")
-    def chunk_is_whole(self) -> ConformerConfig:
-        if self.chunk_frames % SUBSAMPLING:
-            raise ValueError(f"chunk_frames must be a multiple of {SUBSAMPLING}")
-        return self
 
-
-class LstmConfig(Config):
+class LstmConfig(ChunkedConfig):
     """A stack of unidirectional LSTM layers after the same subsampling."""
 
     kind: Literal["lstm"] = "lstm"
-    num_mel_bins: PositiveInt = 80
-    chunk_frames: PositiveInt = 32
-    subsampling_width: PositiveInt
-    width: PositiveInt
-    joint_width: PositiveInt
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     hidden: list[PositiveInt]
-
-    @model_validator(mode="after")
-    def chunk_is_whole(self) -> LstmConfig:
-        if self.chunk_frames % SUBSAMPLING:
-            raise ValueError(f"chunk_frames must be a multiple of {SUBSAMPLING}")
-        return self
 
 
 class StatelessPredictorConfig(Config):
