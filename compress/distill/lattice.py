@@ -10,12 +10,17 @@ the number of nodes on a path, so that a weight near 1 means the same for any le
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from compress.data.batches import Batch
-from compress.distill.view import View
+from compress.distill.distiller import Distiller
+from compress.distill.targets.kind import Kind
+from compress.distill.targets.moves import MoveTargets
+from compress.distill.view import TeacherView, View
 
 # The largest log probability of y and blank together that still leaves float32 a remainder.
 LARGEST_LOG = -1e-6
@@ -52,14 +57,25 @@ def mask_last_row(log_emit: Tensor, target_lengths: Tensor) -> Tensor:
     return log_emit.masked_fill(beyond[:, None], -1e4)
 
 
-def node_divergence(student: View, teacher: View, target_lengths: Tensor) -> Tensor:
+def node_divergence(student: View, teacher: TeacherView | View, target_lengths: Tensor) -> Tensor:
     """KL(teacher || student) over the three classes of every node, (B, T, U+1)."""
     ours = collapse(student.log_blank, mask_last_row(student.log_emit, target_lengths))
     theirs = collapse(teacher.log_blank, mask_last_row(teacher.log_emit, target_lengths))
     return (theirs.exp() * (theirs - ours)).sum(-1)
 
 
-def lattice(student: View, teacher: View, batch: Batch) -> Tensor:
+@dataclass(frozen=True)
+class Lattice(Distiller):
+    """The collapsed divergence on every node; it has no settings."""
+
+    def needs(self) -> list[Kind]:
+        return [MoveTargets()]
+
+    def loss(self, student: View, teacher: TeacherView | View, batch: Batch) -> Tensor:
+        return lattice(student, teacher, batch)
+
+
+def lattice(student: View, teacher: TeacherView | View, batch: Batch) -> Tensor:
     """The collapsed divergence, nats a label, mean over the batch; 0 where both agree."""
     nodes = valid_nodes(student, batch.target_lengths)
     divergence = node_divergence(student, teacher, batch.target_lengths) * nodes

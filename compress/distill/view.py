@@ -1,30 +1,103 @@
-"""What a distillation method sees of a model on one batch.
+"""What a distillation method sees of a student and of its teacher on one batch.
 
-# Letters: B utterances, T encoder frames, U labels.
+# Letters: B utterances, T encoder frames, U labels, J joint width.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from compress.data.batches import Batch
 from compress.losses.joint import joint_log_probs
+from compress.models.joiner import Joiner
 from compress.models.transducer import Transducer
 
 
-class View(NamedTuple):
-    """logit_lengths (B,), log_blank (B, T, U+1), log_emit (B, T, U)."""
+@dataclass
+class View:
+    """A running model on one batch: encoded (B, T, J), logit_lengths (B,); the rest on demand.
 
+    adapters: modules that methods train beside the student, by the method's name.
+    """
+
+    model: Transducer
+    batch: Batch
+    encoded: Tensor
     logit_lengths: Tensor
-    log_blank: Tensor
-    log_emit: Tensor
+    adapters: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+
+    @property
+    def joiner(self) -> Joiner:
+        return self.model.joiner
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """(B, U+1, J): the predictor after the first u labels of the batch's targets."""
+        return self.model.predictor.forward_sequence(self.batch.targets)
+
+    @cached_property
+    def moves(self) -> tuple[Tensor, Tensor]:
+        """log_blank (B, T, U+1), log_emit (B, T, U)."""
+        output = self.model.joiner.output
+        return joint_log_probs(self.encoded, self.predicted, output, self.batch.targets)
+
+    @property
+    def log_blank(self) -> Tensor:
+        return self.moves[0]
+
+    @property
+    def log_emit(self) -> Tensor:
+        return self.moves[1]
 
 
-def view_batch(model: Transducer, batch: Batch) -> View:
-    """Run the model on the batch's features and the lattice of its targets."""
+def view_batch(model: Transducer, batch: Batch, adapters: nn.ModuleDict | None = None) -> View:
+    """Run the model's encoder on the batch's features."""
     encoded, logit_lengths = model.encoder(batch.features, batch.feature_lengths)
-    predicted = model.predictor.forward_sequence(batch.targets)
-    moves = joint_log_probs(encoded, predicted, model.joiner.output, batch.targets)
-    return View(logit_lengths, *moves)
+    return View(model, batch, encoded, logit_lengths, adapters or nn.ModuleDict())
+
+
+@dataclass
+class TeacherView:
+    """The frozen teacher on one batch, read from stored targets; no network runs for it.
+
+    model: its predictor and joiner are at hand, its encoder need not run.
+    stored: by a kind's name, what its `collate` gives; see distill/targets.
+    """
+
+    model: Transducer
+    batch: Batch
+    logit_lengths: Tensor
+    stored: dict[str, Any]
+
+    @property
+    def joiner(self) -> Joiner:
+        return self.model.joiner
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """(B, U+1, J) of the teacher's predictor, without gradient."""
+        with torch.no_grad():
+            return self.model.predictor.forward_sequence(self.batch.targets)
+
+    @property
+    def encoded(self) -> Tensor:
+        """(B, T, J) float32, zeros beyond logit_lengths: kind `encoded`."""
+        encoded: Tensor = self.stored["encoded"]
+        return encoded
+
+    @property
+    def log_blank(self) -> Tensor:
+        """(B, T, U+1): kind `moves`."""
+        log_blank: Tensor = self.stored["moves"][0]
+        return log_blank
+
+    @property
+    def log_emit(self) -> Tensor:
+        """(B, T, U): kind `moves`."""
+        log_emit: Tensor = self.stored["moves"][1]
+        return log_emit

@@ -45,9 +45,14 @@ class ConformerLayerWidths(Config):
 
 
 class ConformerConfig(ChunkedConfig):
-    """A causal chunked Conformer (arXiv 2005.08100, chunk mask as in 2010.11395)."""
+    """A causal chunked Conformer (arXiv 2005.08100, chunk mask as in 2010.11395).
+
+    With `full_context` every frame attends to the whole utterance: a teacher or an offline
+    student, which does not stream.
+    """
 
     kind: Literal["conformer"] = "conformer"
+    full_context: bool = False
     left_context: PositiveInt = 32
     kernel_size: Annotated[int, Field(ge=2)] = 15
     layers: list[ConformerLayerWidths]

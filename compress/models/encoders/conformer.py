@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from compress.models.config import SUBSAMPLING, ConformerConfig, ConformerLayerWidths
 from compress.models.subsampling import HISTORY, Subsampling
+from streaming.errors import InputError
 from streaming.features import SILENCE
 
 State = tuple[Tensor, ...]
@@ -163,6 +164,7 @@ class ConformerEncoder(nn.Module):
         super().__init__()
         self.chunk_frames = config.chunk_frames
         self.left_context = config.left_context
+        self.full_context = config.full_context
         self.num_mel_bins = config.num_mel_bins
         self.front = Subsampling(config.num_mel_bins, config.subsampling_width, config.width)
         self.layers = nn.ModuleList(
@@ -193,6 +195,8 @@ class ConformerEncoder(nn.Module):
         chunk = self.chunk_frames // SUBSAMPLING
         logit_lengths = (feature_lengths + SUBSAMPLING - 1) // SUBSAMPLING
         num_valid = (logit_lengths + chunk - 1) // chunk * chunk
+        if self.full_context:
+            chunk, num_valid = x.shape[1], logit_lengths
         mask = chunk_mask(x.shape[1], num_valid, chunk, self.left_context)
         for layer in self.blocks:
             x = layer(x, mask)
@@ -215,7 +219,12 @@ class ConformerEncoder(nn.Module):
         return tuple(state)
 
     def streaming_forward(self, features: Tensor, state: State) -> tuple[Tensor, State]:
-        """features (N, chunk_frames, F), state -> encoded (N, chunk_frames / 4, J), state."""
+        """features (N, chunk_frames, F), state -> encoded (N, chunk_frames / 4, J), state.
+
+        Raises InputError for a network of full context.
+        """
+        if self.full_context:
+            raise InputError("a full-context encoder does not stream: train one without")
         history, num_cached = state[:2]
         frames = torch.cat([history, self.front.normalise(features)], dim=1)
         x = self.front(frames)
