@@ -73,14 +73,12 @@ def run(
     check_sparsity(sparsity)
     say(f"compress run: sparsity {sparsity:g}, teacher {teacher.name}; loading libraries")
     from compress.config import RunConfig, RunRecipe, read_recipe, validate
-    from compress.distill import parse_distill
     from compress.pipeline import run_pipeline
 
     changes: dict[str, Any] = {"distill": distill, "steps": steps, "seed": seed}
     settings = read_recipe(recipe, RunRecipe).model_dump() | {
         name: value for name, value in changes.items() if value is not None
     }
-    parse_distill(settings["distill"])
     config = validate(
         RunConfig,
         {
@@ -95,6 +93,7 @@ def run(
         },
         "compress run",
     )
+    _ = config.recipe.lessons  # refuses what cannot be asked for before anything is written
     folder = out or choose_folder(f"{pattern}-{sparsity:g}", resume)
     try:
         run_pipeline(config, folder, resume)
@@ -118,31 +117,58 @@ def numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{name}-{number}"
 
 
-@app.command(epilog="Example: compress train --recipe demo-teacher --out runs/teacher")
+@app.command(
+    epilog="Example: compress train --student one-best --data recordings/ --out runs/student"
+)
 def train(
     recipe: Annotated[
-        str, typer.Option(help="Name or YAML file of a training recipe.")
-    ] = "demo-teacher",
+        str | None, typer.Option(help="A network from nothing: name or YAML file of a recipe.")
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option(help="A network taught by --teacher: name or YAML file.")
+    ] = None,
+    teacher: Annotated[
+        Path, typer.Option(help="Model folder of the student's teacher; the built-in one.")
+    ] = DEMO_TEACHER,
+    init: Annotated[
+        Path | None, typer.Option(help="Model folder whose weights the training starts from.")
+    ] = None,
     data: Data = None,
     noise: Noise = None,
-    out: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("runs/teacher"),
+    distill: Annotated[
+        str | None, typer.Option(help="Methods and weights, as in one_best=1.0,encoder=0.3@500.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The recipe's by default.")] = None,
+    out: Annotated[Path, typer.Option(help="Model folder to write.")] = Path("runs/model"),
     resume: Resume = False,
 ) -> None:
-    """Train a transducer from nothing: phones, then CTC, then the transducer loss."""
-    say(f"compress train: recipe {recipe}; loading libraries")
+    """Train a transducer: from nothing by --recipe, or as a teacher's student by --student."""
+    if recipe and student:
+        raise InputError("--recipe and --student are two ways to train: give one of them")
+    name = student or recipe or "demo-teacher"
+    say(f"compress train: {name}; loading libraries")
     from compress.claim import claim_folder
-    from compress.config import TrainRecipe, read_recipe
-    from compress.train import train_recipe
+    from compress.config import TrainRecipe, read_recipe, validate
+    from compress.train import Training, train_recipe
 
-    settings = read_recipe(recipe, TrainRecipe)
+    changes = {"distill": distill, "seed": seed}
+    asked_for = {key: value for key, value in changes.items() if value is not None}
+    settings = validate(
+        TrainRecipe, read_recipe(name, TrainRecipe).model_dump() | asked_for, "compress train"
+    )
+    teacher_folder = teacher if student else None
+    training = Training(settings, data or [], noise, out, teacher_folder, init)
+    _ = training.lessons  # refuses what cannot be asked for before anything is written
     asked = {
         "recipe": settings.model_dump(mode="json"),
+        "teacher": str(teacher.resolve()) if student else None,
+        "init": str(init.resolve()) if init else None,
         "data": [str(Path(spec).resolve()) for spec in data or []],
         "noise": str(noise.resolve()) if noise else None,
     }
     claim_folder(asked, out, resume)
     try:
-        train_recipe(settings, data or [], noise, out, resume)
+        train_recipe(training, resume)
     except KeyboardInterrupt:
         say("interrupted: nothing is lost; add --resume to the same command")
         raise

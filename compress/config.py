@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    Tag,
+    ValidationError,
+)
 
 from compress.curriculum import Phase
 from compress.data.batches import BatchSettings
+from compress.distill.lessons import Lesson, parse_distill
 from compress.models.config import (
     SUBSAMPLING,
+    ConformerConfig,
+    LstmConfig,
     StatelessPredictorConfig,
     TransducerConfig,
     uniform_conformer,
@@ -45,9 +57,10 @@ class RealRecipe(Strict):
     from_step: NonNegativeInt = 0
 
 
-class ModelRecipe(Strict):
+class ConformerRecipe(Strict):
     """A uniform Conformer with a stateless predictor as wide as its joiner."""
 
+    kind: Literal["conformer"] = "conformer"
     num_layers: PositiveInt
     width: PositiveInt
     num_heads: PositiveInt
@@ -56,15 +69,48 @@ class ModelRecipe(Strict):
     kernel_size: int = Field(15, ge=2)
     chunk_frames: int = Field(32, gt=0, multiple_of=SUBSAMPLING)
     left_context: PositiveInt = 32
+    full_context: bool = False
 
     def build(self, vocab_size: int) -> TransducerConfig:
-        return TransducerConfig(
-            vocab_size=vocab_size,
-            encoder=uniform_conformer(**self.model_dump()),
-            predictor=StatelessPredictorConfig(
-                width=self.joint_width, joint_width=self.joint_width
-            ),
+        encoder = uniform_conformer(**self.model_dump(exclude={"kind"}))
+        return with_predictor(encoder, vocab_size)
+
+
+class LstmRecipe(Strict):
+    """LSTM layers of one width with a stateless predictor as wide as its joiner."""
+
+    kind: Literal["lstm"] = "lstm"
+    num_layers: PositiveInt
+    width: PositiveInt
+    joint_width: PositiveInt
+    chunk_frames: int = Field(32, gt=0, multiple_of=SUBSAMPLING)
+
+    def build(self, vocab_size: int) -> TransducerConfig:
+        encoder = LstmConfig(
+            chunk_frames=self.chunk_frames,
+            subsampling_width=self.width,
+            width=self.width,
+            joint_width=self.joint_width,
+            hidden=[self.width] * self.num_layers,
         )
+        return with_predictor(encoder, vocab_size)
+
+
+def with_predictor(encoder: ConformerConfig | LstmConfig, vocab_size: int) -> TransducerConfig:
+    width = encoder.joint_width
+    predictor = StatelessPredictorConfig(width=width, joint_width=width)
+    return TransducerConfig(vocab_size=vocab_size, encoder=encoder, predictor=predictor)
+
+
+def kind_of(model: Any) -> str:
+    """Recipes need not say that they mean a Conformer."""
+    return str(model.get("kind", "conformer") if isinstance(model, dict) else model.kind)
+
+
+ModelRecipe = Annotated[
+    Annotated[ConformerRecipe, Tag("conformer")] | Annotated[LstmRecipe, Tag("lstm")],
+    Discriminator(kind_of),
+]
 
 
 class OptimiserRecipe(Strict):
@@ -80,14 +126,41 @@ class BatchRecipe(Strict):
     seconds: float = Field(60.0, gt=0)
 
 
-class TrainRecipe(Strict):
-    """`compress train --recipe NAME`: a network from nothing."""
+class AugmentRecipe(Strict):
+    """How often an utterance is heard in noise and in a room; the rest is AugmentSettings'."""
 
-    vocab_size: PositiveInt
+    noise_probability: float = Field(0.8, ge=0, le=1)
+    room_probability: float = Field(0.5, ge=0, le=1)
+
+
+class DistillRecipe(Strict):
+    """What a student learns from its teacher; see docs/distillation.md.
+
+    methods: settings of single methods, by name. tandem: whether the teacher learns along.
+    """
+
+    distill: str = "none"
+    methods: dict[str, dict[str, Any]] = {}
+    tandem: Literal["none", "colearn", "shared"] = "none"
+
+    @property
+    def lessons(self) -> list[Lesson]:
+        """Raises InputError for what cannot be asked for."""
+        return parse_distill(self.distill, self.methods)
+
+
+class TrainRecipe(DistillRecipe):
+    """`compress train --recipe NAME` a network from nothing; `--student NAME` from a teacher.
+
+    vocab_size: of a tokenizer of its own; a student takes its teacher's.
+    """
+
+    vocab_size: PositiveInt | None = None
     seed: NonNegativeInt = 0
     model: ModelRecipe
-    synthetic: SyntheticRecipe
+    synthetic: SyntheticRecipe | None = None
     real: RealRecipe = RealRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
     phases: list[Phase] = Field(min_length=1)
     batch: BatchRecipe = BatchRecipe()
     train: OptimiserRecipe = OptimiserRecipe()
@@ -113,14 +186,7 @@ class RampRecipe(Strict):
         return round(self.begin_share * total), round(self.end_share * total), self.every
 
 
-class AugmentRecipe(Strict):
-    """How often an utterance is heard in noise and in a room; the rest is AugmentSettings'."""
-
-    noise_probability: float = Field(0.8, ge=0, le=1)
-    room_probability: float = Field(0.5, ge=0, le=1)
-
-
-class RunRecipe(Strict):
+class RunRecipe(DistillRecipe):
     """How `compress run` shrinks; the command line overrides single values."""
 
     seed: NonNegativeInt = 0
@@ -131,6 +197,7 @@ class RunRecipe(Strict):
     ramp: RampRecipe = RampRecipe()
     schedule: Literal["cubic", "linear", "one-shot"] = "cubic"
     distill: str = "lattice=1.0"
+    tandem: Literal["none", "colearn"] = "none"
     batch: BatchRecipe = BatchRecipe()
     train: OptimiserRecipe = OptimiserRecipe()
 

@@ -1,6 +1,7 @@
 """Training a transducer from nothing: phones, then CTC, then the transducer loss.
 
-A phase says for how many steps which losses count how much, and which data is heard.
+A phase says for how many steps which losses count how much. A student also has lessons from a
+teacher (distill/lessons.py), each with steps of its own.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from compress.data.batches import Batch
 from compress.data.espeak import phone_inventory
-from compress.losses.joint import joint_log_probs
+from compress.distill.teaching import Learner, Teaching
+from compress.distill.view import View, view_batch
 from compress.losses.rnnt import transducer_loss
 from compress.losses.warmup import ctc_loss, phone_loss
 from compress.models.config import TransducerConfig
@@ -30,35 +32,28 @@ class Phase(BaseModel):
     ctc: float = Field(0.0, ge=0)
     transducer: float = Field(0.0, ge=0)
 
-    @model_validator(mode="after")
-    def some_loss_counts(self) -> Phase:
-        if not self.phone + self.ctc + self.transducer:
-            raise ValueError("give phone, ctc or transducer a weight above 0")
-        return self
 
-
-def task_loss(model: Transducer, encoded: Tensor, logit_lengths: Tensor, batch: Batch) -> Tensor:
+def task_loss(view: View, batch: Batch) -> Tensor:
     """The transducer loss, nats a label, mean over the batch."""
-    predicted = model.predictor.forward_sequence(batch.targets)
-    moves = joint_log_probs(encoded, predicted, model.joiner.output, batch.targets)
-    losses = transducer_loss(*moves, logit_lengths, batch.target_lengths)
+    losses = transducer_loss(*view.moves, view.logit_lengths, batch.target_lengths)
     return (losses / batch.target_lengths.clamp(min=1)).mean()
 
 
-class CurriculumModel(nn.Module):
-    """The transducer and a phone classifier that is thrown away afterwards."""
+class CurriculumModel(Learner):
+    """The student and a phone classifier that is thrown away afterwards."""
 
-    def __init__(self, config: TransducerConfig) -> None:
-        super().__init__()
-        self.transducer = Transducer(config)
+    def __init__(self, config: TransducerConfig, teaching: Teaching | None = None) -> None:
+        super().__init__(Transducer(config), teaching)
         self.phones = nn.Linear(config.encoder.joint_width, len(phone_inventory()))
 
 
 class CurriculumStage:
     """Stage of the trainer, see compress/trainer.py."""
 
-    def __init__(self, config: TransducerConfig, phases: list[Phase]) -> None:
-        self.model = CurriculumModel(config)
+    def __init__(
+        self, config: TransducerConfig, phases: list[Phase], teaching: Teaching | None = None
+    ) -> None:
+        self.model = CurriculumModel(config, teaching)
         self.phases = phases
 
     @property
@@ -74,21 +69,21 @@ class CurriculumStage:
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         phase, model = self.phase_at(step), self.transducer
-        encoded, logit_lengths = model.encoder(batch.features, batch.feature_lengths)
+        view = view_batch(model, batch)
         parts: dict[str, Tensor] = {}
         if phase.phone:
             parts["phone"] = phone_loss(
-                self.model.phones(torch.tanh(encoded)), batch.phones, model.encoder.subsampling
+                self.model.phones(torch.tanh(view.encoded)), batch.phones, model.encoder.subsampling
             )
         if phase.ctc:
-            parts["ctc"] = ctc_loss(
-                model.joiner, encoded, logit_lengths, batch.targets, batch.target_lengths
-            )
+            lengths = view.logit_lengths, batch.targets, batch.target_lengths
+            parts["ctc"] = ctc_loss(model.joiner, view.encoded, *lengths)
         if phase.transducer:
-            parts["transducer"] = task_loss(model, encoded, logit_lengths, batch)
-        total = sum(getattr(phase, name) * part for name, part in parts.items())
-        assert isinstance(total, Tensor), "Phase: at least one weight is positive"
-        return total, {name: part.item() for name, part in parts.items()}
+            parts["transducer"] = task_loss(view, batch)
+        total, taught = self.model.teaching.loss(view, batch, step)
+        for name, part in parts.items():
+            total = total + getattr(phase, name) * part
+        return total, {name: part.item() for name, part in parts.items()} | taught
 
     def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         return {}

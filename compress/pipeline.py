@@ -36,6 +36,7 @@ from compress.data.cuts import read_samples
 from compress.data.noise import Augmenter
 from compress.data.sets import (
     check_texts,
+    drop_unreachable,
     has_split,
     real_cuts,
     real_store,
@@ -46,8 +47,8 @@ from compress.data.sets import (
 )
 from compress.data.store import FeatureStore, text_of
 from compress.data.tokenizer import Tokenizer
-from compress.distill import parse_distill
-from compress.distill.targets import store_targets
+from compress.distill.lessons import Lesson, check_lessons
+from compress.distill.setup import build_teaching
 from compress.evaluate import evaluate, word_error_rate
 from compress.measure import decode_bundle
 from compress.models.joiner import Joiner
@@ -151,9 +152,13 @@ class Run:
 
 def prepare(run: Run) -> dict[str, Any]:
     """Make or find the data, check that it fits the teacher, and measure the teacher."""
-    ShrinkStage(run.teacher, run.config.sparsity, {}, (0, 0, 1))  # can it be reached at all?
+    ShrinkStage(run.teacher, run.config.sparsity, (0, 0, 1))  # can it be reached at all?
+    check_lessons(
+        run.config.recipe.lessons, run.teacher, run.teacher, (run.tokenizer, run.tokenizer)
+    )
     for source in run.sources:
         check_texts(source.store, run.tokenizer)
+        drop_unreachable(source.store, run.tokenizer, run.config.recipe.batches.tail_frames)
     hours = sum(source.store.seconds for source in run.sources) / 3600
     num_utterances = sum(len(source.store.rows) for source in run.sources)
     say(f"  training data: {hours:.1f} hours, {num_utterances} utterances")
@@ -161,22 +166,25 @@ def prepare(run: Run) -> dict[str, Any]:
     return {"train_hours": hours, "teacher_wer": run.measure_wer(run.teacher)}
 
 
-def shrink_with(run: Run, folder: Path, distill: dict[str, float], title: str) -> Transducer:
+def shrink_with(run: Run, folder: Path, lessons: list[Lesson], title: str) -> Transducer:
     recipe = run.config.recipe
     ramp = recipe.ramp.steps(recipe.steps)
-    targets = store_targets(run.folder / "targets", run.teacher, run.sampler) if distill else None
-    stage = ShrinkStage(run.teacher, run.config.sparsity, distill, ramp, recipe.schedule, targets)
+    model = run.teacher, run.tokenizer
+    tandem = recipe.tandem if lessons else "none"
+    targets = run.folder / "targets"
+    teaching = build_teaching(lessons, tandem, model, model, run.sampler, targets)
+    stage = ShrinkStage(run.teacher, run.config.sparsity, ramp, recipe.schedule, teaching)
     train(stage, run.sampler, recipe.settings, folder, title, resume=True)
     if run.dev_sets:
-        penalty = calibrate_blank(stage.model, run.dev_sets, run.tokenizer)
+        penalty = calibrate_blank(stage.student, run.dev_sets, run.tokenizer)
         say(f"  penalty on blank, chosen on development speech: {penalty}")
-    return stage.model.eval()
+    return stage.student.eval()
 
 
 def shrink(run: Run) -> dict[str, Any]:
     """Prune along the ramp while distilling; then go on distilling at the final size."""
-    distill = parse_distill(run.config.recipe.distill)
-    student = shrink_with(run, run.folder / "shrink", distill, "shrinking")
+    lessons = run.config.recipe.lessons
+    student = shrink_with(run, run.folder / "shrink", lessons, "shrinking")
     sparsity = 1 - student.num_parameters / run.teacher.num_parameters
     millions = student.num_parameters / 1e6
     say(f"  student: {millions:.3f} M parameters, {100 * sparsity:.1f} % removed")
@@ -198,7 +206,7 @@ def num_prunable(model: Transducer) -> int:
 
 def compare(run: Run) -> dict[str, Any]:
     """The same student, the same steps, without distillation."""
-    student = shrink_with(run, run.folder / "compare", {}, "without distillation")
+    student = shrink_with(run, run.folder / "compare", [], "without distillation")
     return {"wer": run.measure_wer(student)}
 
 

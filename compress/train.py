@@ -1,85 +1,180 @@
-"""`compress train`: a transducer from nothing, by a recipe's curriculum."""
+"""`compress train`: a transducer from nothing by a recipe's curriculum, or a student of a teacher.
+
+A student is a new network with its teacher's tokenizer; it learns from transcripts and from the
+lessons of its recipe (distill/lessons.py). `--init` starts it from the weights of another model.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from compress.checkpoint import load_state, save_model
+from compress.checkpoint import load_model, load_state, save_model
 from compress.config import TrainRecipe
 from compress.curriculum import CurriculumStage
 from compress.data import grammar
+from compress.data.augment import AugmentSettings
 from compress.data.batches import BatchSampler, Source
 from compress.data.noise import Augmenter
-from compress.data.sets import check_texts, real_store, set_name, synthetic_store, train_store
+from compress.data.sets import (
+    check_texts,
+    drop_unreachable,
+    real_store,
+    set_name,
+    synthetic_store,
+    train_store,
+)
 from compress.data.store import FeatureStore
 from compress.data.tokenizer import Tokenizer, train_tokenizer
+from compress.distill.lessons import Lesson
+from compress.distill.setup import build_teaching
 from compress.evaluate import evaluate
+from compress.models.transducer import Transducer
 from compress.progress import say
 from compress.trainer import train
+from streaming.errors import InputError
 
 TOKENIZER_SENTENCES = 20_000
 
 
-def train_recipe(
-    recipe: TrainRecipe, data: list[str], noise: Path | None, out: Path, resume: bool
-) -> dict[str, object]:
-    """Train, evaluate and write a model folder at `out`; returns its record.
+@dataclass
+class Training:
+    """One `compress train`: its recipe, data and models."""
 
-    data: packs whose train split joins the synthetic speech; their test splits are evaluated.
-    """
-    augmenter = Augmenter(noise)
-    say("making synthetic speech and features (cached)")
-    synthetic = synthetic_store(recipe.synthetic.train, "train", recipe.seed, augmenter)
-    sources = [Source(synthetic, recipe.synthetic.share)]
-    for spec in data:
+    recipe: TrainRecipe
+    data: list[str]
+    noise: Path | None
+    out: Path
+    teacher_folder: Path | None = None
+    init_folder: Path | None = None
+
+    @cached_property
+    def lessons(self) -> list[Lesson]:
+        lessons = self.recipe.lessons
+        if (lessons or self.recipe.tandem != "none") and not self.teacher_folder:
+            raise InputError("the recipe distils: give --student with --teacher, or distill: none")
+        return lessons
+
+    @cached_property
+    def teacher(self) -> tuple[Transducer, Tokenizer] | None:
+        return load_model(self.teacher_folder) if self.teacher_folder else None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The starting point's, else the teacher's, else one made for the grammar."""
+        if self.init_folder:
+            return load_model(self.init_folder)[1]
+        if self.teacher:
+            return self.teacher[1]
+        if not self.recipe.vocab_size:
+            raise InputError("the recipe has no vocab_size: give one, or a teacher by --student")
+        sentences = grammar.sentences(TOKENIZER_SENTENCES, self.recipe.seed)
+        return train_tokenizer(sentences, self.recipe.vocab_size)
+
+    @cached_property
+    def sources(self) -> list[Source]:
+        """Synthetic speech if the recipe has some, then the packs of --data."""
+        recipe = self.recipe
+        augmenter = Augmenter(self.noise, AugmentSettings(**recipe.augment.model_dump()))
+        sources = []
+        if recipe.synthetic:
+            num = recipe.synthetic.train
+            store = synthetic_store(num, "train", recipe.seed, augmenter)
+            sources.append(Source(store, recipe.synthetic.share))
         hear = recipe.real.model_dump(include={"copies", "joined", "words_range"})
-        store = train_store(spec, augmenter, recipe.seed, **hear)
-        sources.append(Source(store, recipe.real.share, recipe.real.from_step))
-    sets = {"synthetic/test": synthetic_store(recipe.synthetic.test, "test", recipe.seed)}
-    sets |= {f"{set_name(spec)}/test": real_store(spec, "test") for spec in data}
+        for spec in self.data:
+            store = train_store(spec, augmenter, recipe.seed, **hear)
+            sources.append(Source(store, recipe.real.share, recipe.real.from_step))
+        if not sources:
+            raise InputError("nothing to train on: give --data, or synthetic in the recipe")
+        for source in sources:
+            check_texts(source.store, self.tokenizer)
+            drop_unreachable(source.store, self.tokenizer, recipe.batches.tail_frames)
+        return sources
 
-    tokenizer = train_tokenizer(
-        grammar.sentences(TOKENIZER_SENTENCES, recipe.seed), recipe.vocab_size
-    )
-    for source in sources:
-        check_texts(source.store, tokenizer)
-    stage = build_stage(recipe, tokenizer, synthetic)
-    sampler = BatchSampler(sources, tokenizer, recipe.batches, recipe.seed)
+    @cached_property
+    def test_sets(self) -> dict[str, FeatureStore]:
+        sets = {f"{set_name(spec)}/test": real_store(spec, "test") for spec in self.data}
+        synthetic = self.recipe.synthetic
+        if not synthetic:
+            return sets
+        return {"synthetic/test": synthetic_store(synthetic.test, "test", self.recipe.seed)} | sets
+
+    @cached_property
+    def sampler(self) -> BatchSampler:
+        """Masked features for a network alone, as they are for one that a teacher has heard."""
+        masked = not self.lessons
+        batches = self.recipe.batches
+        return BatchSampler(self.sources, self.tokenizer, batches, self.recipe.seed, masked)
+
+
+def train_recipe(training: Training, resume: bool) -> dict[str, object]:
+    """Train, evaluate and write a model folder at training.out; returns its record."""
+    recipe, out = training.recipe, training.out
+    say("making features (cached)")
+    sampler = training.sampler
+    stage = build_stage(training)
     train(stage, sampler, recipe.settings, out / "training", "training", resume)
     seconds = load_state(out / "training" / "checkpoint.pt")["seconds"]
 
-    rates = evaluate(stage.transducer, sets, tokenizer)
+    rates = evaluate(stage.transducer, training.test_sets, training.tokenizer)
+    synthetic = ["synthetic"] if recipe.synthetic else []
     record = {
         "recipe": json.loads(recipe.model_dump_json()),
         "recipe_sha256": hashlib.sha256(recipe.model_dump_json().encode()).hexdigest(),
-        "data": ["synthetic", *map(set_name, data)],
-        "noise": noise.name if noise else None,
+        "teacher": training.teacher_folder.name if training.teacher_folder else None,
+        "data": [*synthetic, *map(set_name, training.data)],
+        "noise": training.noise.name if training.noise else None,
         "seed": recipe.seed,
         "steps": recipe.settings.steps,
         "training_hours": round(seconds / 3600, 2),
-        "audio_hours": round(sum(source.store.seconds for source in sources) / 3600, 2),
+        "audio_hours": round(sum(source.store.seconds for source in sampler.sources) / 3600, 2),
         "parameters": stage.transducer.num_parameters,
         "wer": {name: asdict(rate) for name, rate in rates.items()},
     }
-    save_model(stage.transducer, out, tokenizer, record, half=True)
+    save_model(stage.transducer, out, training.tokenizer, record, half=True)
     for name, rate in rates.items():
         say(f"{name}: WER {rate}")
     return record
 
 
-def build_stage(
-    recipe: TrainRecipe, tokenizer: Tokenizer, normalisation: FeatureStore
-) -> CurriculumStage:
+def build_stage(training: Training) -> CurriculumStage:
     """The network with its first weights and the data's statistics in its front end."""
+    recipe = training.recipe
     torch.manual_seed(recipe.seed)
-    stage = CurriculumStage(recipe.model.build(tokenizer.vocab_size), recipe.phases)
-    mean, deviation = normalisation.statistics()
+    config = recipe.model.build(training.tokenizer.vocab_size)
+    stage = CurriculumStage(config, recipe.phases)
+    mean, deviation = training.sources[0].store.statistics()
     stage.transducer.encoder.front.set_normalisation(
         torch.from_numpy(mean), torch.from_numpy(deviation)
     )
+    if training.init_folder:
+        load_first_weights(stage.transducer, training.init_folder)
+    if training.teacher:
+        stage.model.teaching = build_teaching(
+            training.lessons,
+            recipe.tandem,
+            training.teacher,
+            (stage.transducer, training.tokenizer),
+            training.sampler,
+            training.out / "targets",
+        )
     return stage
+
+
+def load_first_weights(student: Transducer, folder: Path) -> None:
+    """The weights of a model of the same shapes. Raises InputError naming one that differs."""
+    weights = load_model(folder)[0].state_dict()
+    for name, tensor in student.state_dict().items():
+        if name not in weights or weights[name].shape != tensor.shape:
+            has = tuple(weights[name].shape) if name in weights else "nothing"
+            raise InputError(
+                f"{folder} does not fit the recipe's model: {name} is {has}, the recipe wants "
+                f"{tuple(tensor.shape)}: change the recipe, or leave --init out"
+            )
+    student.load_state_dict({name: weights[name] for name in student.state_dict()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,8 +24,11 @@ RECIPE = {
 }
 
 
-def build_tokenizer() -> Tokenizer:
-    return train_tokenizer(["turn on the light", "one two three four"], 48)
+SENTENCES = ("turn on the light", "one two three four")
+
+
+def build_tokenizer(sentences: Sequence[str] = SENTENCES) -> Tokenizer:
+    return train_tokenizer(sentences, 48)
 
 
 def build_teacher(seed: int = 0, num_layers: int = 2) -> Transducer:

@@ -12,6 +12,8 @@ from compress.data.noise import Augmenter
 from compress.data.store import FeatureStore, build_store
 from compress.data.synthetic import make_synthetic
 from compress.data.tokenizer import UNKNOWN_ID, Tokenizer
+from compress.models.config import SUBSAMPLING
+from compress.progress import say
 from streaming.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,6 +65,26 @@ def train_store(
     strings = join_cuts(words, joined, words_range, seed) if words and joined else []
     name = f"{set_name(spec)}-train"
     return build_store(cache_folder(), name, [*cuts, *strings], augmenter, copies, seed)
+
+
+def drop_unreachable(store: FeatureStore, tokenizer: Tokenizer, tail_frames: int) -> None:
+    """Leave out utterances with more tokens than encoder frames, and say so.
+
+    Greedy search emits at most one label a frame: what such an utterance teaches is never used.
+    """
+    fitting = [
+        row
+        for row in store.rows
+        if len(tokenizer.encode(row.text)) <= (row.num_frames + tail_frames) // SUBSAMPLING
+    ]
+    dropped = len(store.rows) - len(fitting)
+    if dropped:
+        first = next(row.id for row in store.rows if row not in fitting)
+        say(f"  {store.rows[0].data}: {dropped} utterances too short for their text: left out")
+        say(f"  the first of them is {first}")
+    if not fitting:
+        raise InputError("every utterance is too short for its text: check the transcripts")
+    store.rows = fitting
 
 
 def real_store(spec: str, split: str) -> FeatureStore:

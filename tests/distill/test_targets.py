@@ -1,10 +1,10 @@
-"""Stored targets: what the teacher would have said of the batch, found again after a resume."""
+"""Stored targets: what the teacher would have said of the batch, found again after a kill."""
 
 from __future__ import annotations
 
-import shutil
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,9 +12,14 @@ from compress.data.batches import BatchSampler, BatchSettings, Source
 from compress.data.store import build_store
 from compress.data.synthetic import make_synthetic
 from compress.distill.lattice import lattice, valid_nodes
-from compress.distill.targets import TargetStore, store_targets
+from compress.distill.targets.encoded import EncodedTargets
+from compress.distill.targets.moves import MoveTargets
+from compress.distill.targets.store import key_of, store_targets
 from compress.distill.view import view_batch
+from streaming.errors import InputError
 from tests.tiny_teacher import build_teacher, build_tokenizer
+
+KINDS = [MoveTargets(), EncodedTargets()]
 
 
 @pytest.fixture(scope="module")
@@ -32,44 +37,79 @@ def sampler(tmp_path_factory):
     return BatchSampler(sources, build_tokenizer(), settings, augment=False)
 
 
+def content(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
 def test_equals_the_teacher_on_every_batch(sampler, tmp_path):
     teacher = build_teacher()
-    targets = store_targets(tmp_path / "targets", teacher, sampler)
+    targets = store_targets(tmp_path / "targets", KINDS, teacher, sampler)
     for batch in islice(sampler.from_step(0), 6):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             wanted = view_batch(teacher, batch)
-        found = targets.view(batch, wanted.log_blank.shape[1])
+        keys = [key_of(row) for row in batch.rows]
+        found = targets.view(batch, keys, wanted.encoded.shape[1])
         assert torch.equal(found.logit_lengths, wanted.logit_lengths)
         nodes = valid_nodes(wanted, batch.target_lengths)
         labels = torch.arange(wanted.log_emit.shape[2]) < batch.target_lengths[:, None]
         emits = nodes[:, :, :-1] & labels[:, None]
+        frames = nodes[:, :, 0]
         # bfloat16 products in batches of other shapes, then float16: two and three digits.
-        for part, valid in (("log_blank", nodes), ("log_emit", emits)):
+        for part, valid in (("log_blank", nodes), ("log_emit", emits), ("encoded", frames)):
             one, other = getattr(found, part)[valid], getattr(wanted, part)[valid]
-            torch.testing.assert_close(one, other, atol=0.05, rtol=0.02)
+            torch.testing.assert_close(one, other.float(), atol=0.05, rtol=0.02)
+        assert not found.encoded[~frames].any()
         assert lattice(wanted, found, batch).abs() < 1e-3
 
 
 def test_found_again_without_the_teacher(sampler, tmp_path):
     folder = tmp_path / "targets"
-    store_targets(folder, build_teacher(), sampler)
-    before = (folder / "moves.f16").read_bytes()
-    store_targets(folder, build_teacher(seed=1), sampler)
-    assert (folder / "moves.f16").read_bytes() == before
+    store_targets(folder, KINDS, build_teacher(), sampler)
+    before = content(folder)
+    store_targets(folder, KINDS, build_teacher(), sampler)
+    assert content(folder) == before
 
 
-def test_a_kill_while_storing_leaves_nothing_that_looks_finished(sampler, tmp_path, monkeypatch):
+def test_another_teacher_tokenizer_or_setting_is_refused(sampler, tmp_path):
     folder = tmp_path / "targets"
-    whole = store_targets(folder, build_teacher(), sampler)
-    before = whole.moves.tobytes()
-    shutil.rmtree(folder)
+    store_targets(folder, KINDS, build_teacher(), sampler)
+    with pytest.raises(InputError, match=r"another teacher.*delete .*targets"):
+        store_targets(folder, KINDS, build_teacher(seed=1), sampler)
+    index = folder / "moves.jsonl"
+    lines = index.read_text().splitlines(keepends=True)
+    index.write_text(
+        lines[0].replace('"settings": {}', '"settings": {"k": 2}') + "".join(lines[1:])
+    )
+    with pytest.raises(InputError, match="another settings"):
+        store_targets(folder, KINDS, build_teacher(), sampler)
+    index.write_text("not json\n")
+    with pytest.raises(InputError, match="no index of stored targets"):
+        store_targets(folder, KINDS, build_teacher(), sampler)
 
-    def die(path, content):
-        raise SystemExit("killed")
 
-    with monkeypatch.context() as patch:
-        patch.setattr("compress.distill.targets.write_json", die)
-        with pytest.raises(SystemExit):
-            store_targets(folder, build_teacher(), sampler)
-    assert isinstance(store_targets(folder, build_teacher(), sampler), TargetStore)
-    assert (folder / "moves.f16").read_bytes() == before
+@pytest.mark.parametrize("cut", [1, 50, 2000])
+def test_a_kill_while_storing_loses_nothing_but_the_last(sampler, tmp_path, cut):
+    """Files cut short anywhere: what is left is kept, the rest is made again, byte for byte."""
+    folder = tmp_path / "targets"
+    store_targets(folder, KINDS, build_teacher(), sampler)
+    before = content(folder)
+    for name in ("moves.bin", "encoded.jsonl"):
+        path = folder / name
+        path.write_bytes(before[name][: len(before[name]) - cut])
+    store = store_targets(folder, KINDS, build_teacher(), sampler)
+    for source in sampler.sources:
+        for row in source.store.rows:
+            for kind in KINDS:
+                assert all(
+                    np.isfinite(part).all()
+                    for part in store.kinds[kind.name].item(key_of(row)).values()
+                )
+    assert len(content(folder)["moves.bin"]) == len(before["moves.bin"])
+
+
+def test_nan_names_the_utterance(sampler, tmp_path):
+    teacher = build_teacher()
+    with torch.no_grad():
+        teacher.encoder.project.bias[0] = float("nan")
+    with pytest.raises(InputError, match=r"NaN or infinity of utterance pack\d/"):
+        store_targets(tmp_path / "targets", KINDS, teacher, sampler)
