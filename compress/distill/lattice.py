@@ -11,6 +11,7 @@ the number of nodes on a path, so that a weight near 1 means the same for any le
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +27,34 @@ from compress.distill.view import TeacherView, View
 LARGEST_LOG = -1e-6
 
 
-def log_remainder(log_probability: Tensor) -> Tensor:
-    """log(1 - p) from log p, without the cancellation of 1 - p."""
-    return torch.log(-torch.expm1(log_probability.clamp(max=LARGEST_LOG)))
+@dataclass(frozen=True)
+class Lattice(Distiller):
+    """The collapsed divergence on every node alike; it has no settings."""
+
+    live: ClassVar[bool] = True
+
+    def needs(self) -> list[Kind]:
+        return [MoveTargets()]
+
+    def loss(self, student: View, teacher: TeacherView | View, batch: Batch) -> Tensor:
+        return lattice(student, teacher, batch)
+
+
+def lattice(student: View, teacher: TeacherView | View, batch: Batch) -> Tensor:
+    """The collapsed divergence, nats a label, mean over the batch; 0 where both agree."""
+    divergence = node_divergence(student, teacher, batch.target_lengths)
+    return (divergence * node_weights(student, batch.target_lengths)).sum()
+
+
+def node_divergence(student: View, teacher: TeacherView | View, target_lengths: Tensor) -> Tensor:
+    """KL(teacher || student) over the three classes of every node, (B, T, U+1).
+
+    No gradient reaches the teacher, even one that is learning itself.
+    """
+    ours = collapse(student.log_blank, mask_last_row(student.log_emit, target_lengths))
+    with torch.no_grad():
+        theirs = collapse(teacher.log_blank, mask_last_row(teacher.log_emit, target_lengths))
+    return (theirs.exp() * (theirs - ours)).sum(-1)
 
 
 def collapse(log_blank: Tensor, log_emit: Tensor) -> Tensor:
@@ -41,13 +67,9 @@ def collapse(log_blank: Tensor, log_emit: Tensor) -> Tensor:
     return torch.stack([log_label, log_blank, log_remainder(both)], -1)
 
 
-def valid_nodes(view: View, target_lengths: Tensor) -> Tensor:
-    """(B, T, U+1) bool: t < T_b and u <= U_b."""
-    num_frames, num_rows = view.log_blank.shape[1:]
-    frames = torch.arange(num_frames, device=target_lengths.device)
-    rows = torch.arange(num_rows, device=target_lengths.device)
-    inside = frames < view.logit_lengths[:, None]
-    return inside[:, :, None] & (rows <= target_lengths[:, None])[:, None]
+def log_remainder(log_probability: Tensor) -> Tensor:
+    """log(1 - p) from log p, without the cancellation of 1 - p."""
+    return torch.log(-torch.expm1(log_probability.clamp(max=LARGEST_LOG)))
 
 
 def mask_last_row(log_emit: Tensor, target_lengths: Tensor) -> Tensor:
@@ -57,28 +79,21 @@ def mask_last_row(log_emit: Tensor, target_lengths: Tensor) -> Tensor:
     return log_emit.masked_fill(beyond[:, None], -1e4)
 
 
-def node_divergence(student: View, teacher: TeacherView | View, target_lengths: Tensor) -> Tensor:
-    """KL(teacher || student) over the three classes of every node, (B, T, U+1)."""
-    ours = collapse(student.log_blank, mask_last_row(student.log_emit, target_lengths))
-    theirs = collapse(teacher.log_blank, mask_last_row(teacher.log_emit, target_lengths))
-    return (theirs.exp() * (theirs - ours)).sum(-1)
+def valid_nodes(view: View, target_lengths: Tensor) -> Tensor:
+    """(B, T, U+1) bool: t < T_b and u <= U_b."""
+    num_frames, num_rows = view.log_blank.shape[1:]
+    frames = torch.arange(num_frames, device=target_lengths.device)
+    rows = torch.arange(num_rows, device=target_lengths.device)
+    inside = frames < view.logit_lengths[:, None]
+    return inside[:, :, None] & (rows <= target_lengths[:, None])[:, None]
 
 
-@dataclass(frozen=True)
-class Lattice(Distiller):
-    """The collapsed divergence on every node; it has no settings."""
+def node_weights(view: View, target_lengths: Tensor) -> Tensor:
+    """(B, T, U+1): every valid node alike, together (T+U) / U an utterance, over the batch's size.
 
-    def needs(self) -> list[Kind]:
-        return [MoveTargets()]
-
-    def loss(self, student: View, teacher: TeacherView | View, batch: Batch) -> Tensor:
-        return lattice(student, teacher, batch)
-
-
-def lattice(student: View, teacher: TeacherView | View, batch: Batch) -> Tensor:
-    """The collapsed divergence, nats a label, mean over the batch; 0 where both agree."""
-    nodes = valid_nodes(student, batch.target_lengths)
-    divergence = node_divergence(student, teacher, batch.target_lengths) * nodes
-    per_node = divergence.sum((1, 2)) / nodes.sum((1, 2))
-    path_length = student.logit_lengths + batch.target_lengths
-    return (per_node * path_length / batch.target_lengths.clamp(min=1)).mean()
+    A sum with these weights is in nats a label, mean over the batch.
+    """
+    nodes = valid_nodes(view, target_lengths)
+    path_length = view.logit_lengths + target_lengths
+    share = path_length / (nodes.sum((1, 2)) * target_lengths.clamp(min=1) * len(nodes))
+    return nodes * share[:, None, None]

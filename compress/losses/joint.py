@@ -3,8 +3,8 @@
 # Letters: B utterances, T encoder frames, U labels, V tokens incl. blank, J joint width.
 
 Only two numbers a node are needed: log P(blank) and log P(next label). They are taken slice by
-slice over T; a slice's logits are dropped at once and recomputed in backward, so memory is
-O(B * slice * U * V + B * T * U).
+slice; a slice's logits are dropped at once and recomputed in backward, so memory is
+O(slice + B * T * U) instead of O(B * T * U * V).
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from torch.autograd.function import once_differentiable
 
 from compress.models.predictors import BLANK
 
-# Nodes whose logits are alive at once, for V = 256 in float32 about 32 MB.
-NODES_PER_SLICE = 32_768
+# Logits alive at once, 4 MB in float32. A slice that stays in the cache is faster than a large one;
+# see bench/LOG.md for what larger and smaller ones cost.
+LOGITS_PER_SLICE = 1_048_576
+
+Part = tuple[slice, slice]  # utterances, frames
 
 
 def next_labels(targets: Tensor) -> Tensor:
@@ -41,62 +44,93 @@ class _SlicedJoint(torch.autograd.Function):
         bias: Tensor,
         labels: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        exact = torch.promote_types(encoded.dtype, torch.float32)
-        log_blank = encoded.new_empty(*encoded.shape[:2], predicted.shape[1], dtype=exact)
+        joint = encoded, predicted, weight, bias
+        log_blank = encoded.new_empty(*encoded.shape[:2], predicted.shape[1], dtype=exact(encoded))
         log_emit = torch.empty_like(log_blank)
-        for part in frame_slices(encoded, predicted):
-            _, logits = joint_logits(encoded[:, part], predicted, weight, bias)
-            total = logits.logsumexp(-1)
-            log_blank[:, part] = logits[..., BLANK] - total
-            log_emit[:, part] = gather_labels(logits, labels) - total
-        ctx.save_for_backward(encoded, predicted, weight, bias, labels, log_blank)
+        for part in lattice_parts(*joint):
+            _, logits = joint_logits(part, *joint)
+            log_blank[part] = logits[..., BLANK]
+            log_emit[part] = gather_labels(logits, labels[part[0]])
+            total = log_normaliser_(logits)
+            log_blank[part] -= total
+            log_emit[part] -= total
+        ctx.save_for_backward(*joint, labels, log_blank)
         return log_blank, log_emit
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_blank: Tensor, grad_emit: Tensor) -> tuple:
-        encoded, predicted, weight, bias, labels, log_blank = ctx.saved_tensors
-        grad_encoded = torch.empty_like(encoded)
-        grad_predicted = torch.zeros_like(predicted, dtype=log_blank.dtype)
-        grad_weight = torch.zeros_like(weight, dtype=log_blank.dtype)
-        grad_bias = torch.zeros_like(bias, dtype=log_blank.dtype)
-        for part in frame_slices(encoded, predicted):
-            hidden, logits = joint_logits(encoded[:, part], predicted, weight, bias)
-            total = logits[..., BLANK] - log_blank[:, part]
-            grad_sum = (grad_blank[:, part] + grad_emit[:, part]).unsqueeze(-1)
-            grad_logits = logits.sub_(total.unsqueeze(-1)).exp_().mul_(-grad_sum)
-            grad_logits[..., BLANK] += grad_blank[:, part]
-            index = expand_labels(labels, logits)
-            grad_logits.scatter_add_(-1, index, grad_emit[:, part].unsqueeze(-1))
-            grad_bias += grad_logits.sum((0, 1, 2))
-            grad_logits = grad_logits.to(weight.dtype)
-            grad_weight += grad_logits.flatten(0, 2).T @ hidden.flatten(0, 2)
-            grad_hidden = (grad_logits @ weight) * (1 - hidden * hidden)
-            grad_encoded[:, part] = grad_hidden.sum(2)
-            grad_predicted += grad_hidden.sum(1)
-        return (
-            grad_encoded,
-            grad_predicted.to(predicted.dtype),
-            grad_weight.to(weight.dtype),
-            grad_bias.to(bias.dtype),
-            None,
-        )
+        *joint, labels, log_blank = ctx.saved_tensors
+        gradient = JointGradient(*joint)
+        for part in lattice_parts(*joint):
+            hidden, logits = joint_logits(part, *joint)
+            total = logits[..., BLANK] - log_blank[part]
+            grad_sum = grad_blank[part] + grad_emit[part]
+            logits.sub_(total.unsqueeze(-1)).exp_().mul_(-grad_sum.unsqueeze(-1))
+            logits[..., BLANK] += grad_blank[part]
+            index = expand_labels(labels[part[0]], logits)
+            logits.scatter_add_(-1, index, grad_emit[part].unsqueeze(-1))
+            gradient.add(part, hidden, logits)
+        return *gradient.tensors(), None
 
 
-def frame_slices(encoded: Tensor, predicted: Tensor) -> list[slice]:
-    """Slices over T that hold about NODES_PER_SLICE nodes each."""
-    num_frames = encoded.shape[1]
-    step = max(1, NODES_PER_SLICE // (encoded.shape[0] * predicted.shape[1]))
-    return [slice(start, start + step) for start in range(0, num_frames, step)]
+class JointGradient:
+    """Gradients of encoded, predicted, weight and bias, added up over the parts of a lattice."""
+
+    def __init__(self, encoded: Tensor, predicted: Tensor, weight: Tensor, bias: Tensor) -> None:
+        self.weight = weight
+        self.dtype = encoded.dtype
+        self.sums = [
+            torch.zeros_like(tensor, dtype=exact(encoded))
+            for tensor in (encoded, predicted, weight, bias)
+        ]
+
+    def add(self, part: Part, hidden: Tensor, grad_logits: Tensor) -> None:
+        """hidden (b, t, U+1, J) and grad_logits (b, t, U+1, V) of one part; hidden is spent."""
+        encoded, predicted, weight, bias = self.sums
+        bias += grad_logits.sum((0, 1, 2))
+        grad_logits = grad_logits.to(self.dtype)
+        weight += grad_logits.flatten(0, 2).T @ hidden.flatten(0, 2)
+        slope = hidden.square_().neg_().add_(1)
+        grad_hidden = (grad_logits @ self.weight).mul_(slope)
+        encoded[part] += grad_hidden.sum(2)
+        predicted[part[0]] += grad_hidden.sum(1)
+
+    def tensors(self) -> list[Tensor]:
+        return [total.to(self.dtype) for total in self.sums]
+
+
+def exact(encoded: Tensor) -> torch.dtype:
+    """The type of sums and softmaxes: float32, or float64 of float64."""
+    return torch.promote_types(encoded.dtype, torch.float32)
+
+
+def lattice_parts(encoded: Tensor, predicted: Tensor, weight: Tensor, bias: Tensor) -> list[Part]:
+    """Parts of (B, T) whose nodes have about LOGITS_PER_SLICE logits each, at least one frame."""
+    (num_utterances, num_frames), num_rows = encoded.shape[:2], predicted.shape[1]
+    frames = max(1, LOGITS_PER_SLICE // (num_rows * bias.shape[0]))
+    frame_step = max(1, frames // num_utterances)
+    batch_step = min(num_utterances, frames)
+    return [
+        (slice(row, row + batch_step), slice(frame, frame + frame_step))
+        for row in range(0, num_utterances, batch_step)
+        for frame in range(0, num_frames, frame_step)
+    ]
 
 
 def joint_logits(
-    encoded: Tensor, predicted: Tensor, weight: Tensor, bias: Tensor
+    part: Part, encoded: Tensor, predicted: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(B, t, J), (B, U+1, J) -> hidden (B, t, U+1, J), logits (B, t, U+1, V) float32 or double."""
-    hidden = torch.tanh(encoded.unsqueeze(2) + predicted.unsqueeze(1))
-    logits = F.linear(hidden, weight, bias)
-    return hidden, logits.float() if logits.dtype == torch.bfloat16 else logits
+    """hidden (b, t, U+1, J) and logits (b, t, U+1, V) of one part, logits float32 or double."""
+    hidden = (encoded[part].unsqueeze(2) + predicted[part[0]].unsqueeze(1)).tanh_()
+    return hidden, F.linear(hidden, weight, bias).to(exact(encoded))
+
+
+def log_normaliser_(logits: Tensor) -> Tensor:
+    """logsumexp over the last axis; overwrites the logits, which spares a second copy of them."""
+    largest = logits.amax(-1, keepdim=True)
+    total = logits.sub_(largest).exp_().sum(-1)
+    return total.log_().add_(largest.squeeze(-1))
 
 
 def expand_labels(labels: Tensor, logits: Tensor) -> Tensor:
@@ -107,6 +141,14 @@ def gather_labels(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(-1, expand_labels(labels, logits)).squeeze(-1)
 
 
+def in_autocast(*tensors: Tensor) -> list[Tensor]:
+    """The tensors in autocast's type where autocast is on: a Function's forward runs without it."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    return [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
+
+
 def joint_log_probs(
     encoded: Tensor, predicted: Tensor, output: nn.Linear, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -115,10 +157,6 @@ def joint_log_probs(
     encoded (B, T, J), predicted (B, U+1, J), `output` the joiner's Linear(J, V), targets (B, U)
     padded with 0. Under bfloat16 autocast the products run in bfloat16, the softmax in float32.
     """
-    device = encoded.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    tensors = [encoded, predicted, output.weight, output.bias]
-    if dtype is not None:
-        tensors = [tensor.to(dtype) for tensor in tensors]
-    log_blank, log_emit = _SlicedJoint.apply(*tensors, next_labels(targets))
+    joint = in_autocast(encoded, predicted, output.weight, output.bias)
+    log_blank, log_emit = _SlicedJoint.apply(*joint, next_labels(targets))
     return log_blank, log_emit[:, :, :-1]

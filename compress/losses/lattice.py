@@ -78,6 +78,16 @@ def score_lattice(
     return Lattice(alpha, beta, beta[:, 0, 0])
 
 
+def node_posteriors(lattice: Lattice) -> Tensor:
+    """gamma (B, T, U+1): the share of all paths' probability that visits each node.
+
+    An utterance's gammas sum to T+U, the number of nodes on a path. Exactly 0 in the padding,
+    from where no path ends.
+    """
+    alpha, beta, total = lattice
+    return (alpha + beta - total[:, None, None]).exp()
+
+
 def move_posteriors(
     lattice: Lattice,
     log_blank: Tensor,
