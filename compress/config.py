@@ -15,6 +15,7 @@ from pydantic import (
     PositiveInt,
     Tag,
     ValidationError,
+    model_validator,
 )
 
 from compress.curriculum import Phase
@@ -165,6 +166,21 @@ class TrainRecipe(DistillRecipe):
     batch: BatchRecipe = BatchRecipe()
     train: OptimiserRecipe = OptimiserRecipe()
 
+    @model_validator(mode="after")
+    def something_counts_in_every_phase(self) -> TrainRecipe:
+        first = 0
+        for number, phase in enumerate(self.phases):
+            taught = any(
+                lesson.first < first + phase.steps and lesson.end > first for lesson in self.lessons
+            )
+            if not (phase.phone + phase.ctc + phase.transducer or taught):
+                raise ValueError(
+                    f"phase {number}: give phone, ctc or transducer a weight above 0, or a method "
+                    "of distill these steps"
+                )
+            first += phase.steps
+        return self
+
     @property
     def settings(self) -> TrainSettings:
         steps = sum(phase.steps for phase in self.phases)
@@ -246,5 +262,6 @@ def validate(kind: type[Recipe], content: object, origin: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         place = ": ".join([origin, ".".join(map(str, first["loc"]))] if first["loc"] else [origin])
-        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        whole = first["type"] == "missing" or isinstance(first["input"], dict)
+        got = "" if whole else f", got {first['input']!r}"
         raise InputError(f"{place}: {first['msg']}{got}") from error
