@@ -71,7 +71,8 @@ def beam_search(
     encoded (B, T, J), logit_lengths (B,). With beam=1 it is the greedy search of evaluate.py.
     Raises InputError for a predictor with a memory of its own (an LSTM).
     """
-    predictor = searchable_predictor(model, beam, nbest)
+    check_beam(beam, nbest)
+    predictor = stateless_predictor(model)
     device = encoded.device.type
     with torch.autocast(device, enabled=False):
         frames = encoded.float().unbind(1)
@@ -93,15 +94,18 @@ def beam_search(
     ]
 
 
-def searchable_predictor(model: Transducer, beam: int, nbest: int) -> StatelessPredictor:
-    """Raises InputError for a predictor that a batched search cannot follow, or a wrong beam."""
-    if not isinstance(model.predictor, StatelessPredictor):
-        raise InputError("the model's predictor is an LSTM: a beam search takes a stateless one")
+def check_beam(beam: int, nbest: int) -> None:
+    """Raises InputError for a beam without hypotheses, or one that cannot hold `nbest`."""
     if beam < 1 or not 1 <= nbest <= beam:
         raise InputError(
             f"beam {beam} and nbest {nbest}: keep one hypothesis or more, and ask for at most "
             "as many as are kept"
         )
+
+
+def stateless_predictor(model: Transducer) -> StatelessPredictor:
+    if not isinstance(model.predictor, StatelessPredictor):
+        raise InputError("the model's predictor is an LSTM: a beam search takes a stateless one")
     return model.predictor
 
 

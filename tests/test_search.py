@@ -11,31 +11,11 @@ from compress.data.batches import BatchSampler, BatchSettings
 from compress.data.store import build_store
 from compress.data.synthetic import make_synthetic
 from compress.evaluate import greedy_search
-from compress.models.config import (
-    LstmPredictorConfig,
-    StatelessPredictorConfig,
-    TransducerConfig,
-    uniform_conformer,
-)
-from compress.models.transducer import Transducer
+from compress.models.config import LstmPredictorConfig
 from compress.search import beam_search
 from streaming.errors import InputError
+from tests.distill.small_views import build_model
 from tests.reference.beam import search_beam, sum_alignments
-
-
-def build_model(seed, vocab_size=7, predictor=StatelessPredictorConfig, **widths):
-    """Random, with logits far enough apart that no rounding decides."""
-    torch.manual_seed(seed)
-    encoder = uniform_conformer(
-        num_layers=1, width=8, num_heads=1, feed_forward=8, joint_width=8, kernel_size=3
-    )
-    settings = predictor(width=8, joint_width=8, **widths)
-    config = TransducerConfig(vocab_size=vocab_size, encoder=encoder, predictor=settings)
-    model = Transducer(config).eval()
-    with torch.no_grad():
-        model.joiner.output.weight.mul_(8)
-        model.joiner.output.bias[0] += 1.0
-    return model
 
 
 def random_frames(seed, num=3, num_frames=9):
