@@ -44,8 +44,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier c
 )
 def run(
     sparsity: Annotated[
-        float, typer.Option(help="Share of all parameters to remove, 0 to 1.")
-    ] = 0.9,
+        float | None,
+        typer.Option(help="Share of all parameters to remove, 0 to 1; the recipe's 0.9."),
+    ] = None,
     teacher: Annotated[
         Path, typer.Option(help="Model folder; the built-in teacher by default.")
     ] = DEMO_TEACHER,
@@ -70,12 +71,18 @@ def run(
     """Shrink a teacher while distilling; write a verified streaming bundle and a report."""
     from compress.shrink.schedule import check_sparsity
 
-    check_sparsity(sparsity)
-    say(f"compress run: sparsity {sparsity:g}, teacher {teacher.name}; loading libraries")
+    if sparsity is not None:
+        check_sparsity(sparsity)
+    say(f"compress run: recipe {recipe}, teacher {teacher.name}; loading libraries")
     from compress.config import RunConfig, RunRecipe, read_recipe, validate
     from compress.pipeline import run_pipeline
 
-    changes: dict[str, Any] = {"distill": distill, "steps": steps, "seed": seed}
+    changes: dict[str, Any] = {
+        "sparsity": sparsity,
+        "distill": distill,
+        "steps": steps,
+        "seed": seed,
+    }
     settings = read_recipe(recipe, RunRecipe).model_dump() | {
         name: value for name, value in changes.items() if value is not None
     }
@@ -85,7 +92,6 @@ def run(
             "teacher": str(teacher.resolve()),
             "data": [str(Path(spec).resolve()) for spec in data or []],
             "noise": str(noise.resolve()) if noise else None,
-            "sparsity": sparsity,
             "pattern": pattern,
             "quantize": quantize,
             "compare": compare,
@@ -93,8 +99,9 @@ def run(
         },
         "compress run",
     )
+    check_sparsity(config.sparsity)
     _ = config.recipe.lessons  # refuses what cannot be asked for before anything is written
-    folder = out or choose_folder(f"{pattern}-{sparsity:g}", resume)
+    folder = out or choose_folder(f"{pattern}-{config.sparsity:g}", resume)
     try:
         run_pipeline(config, folder, resume)
     except KeyboardInterrupt:
@@ -174,6 +181,84 @@ def train(
         raise
     say(f"wrote {out}")
     say(f"next: compress run --teacher {out} --sparsity 0.9")
+
+
+@app.command(
+    epilog="Example: compress label --data recordings/ --min-confidence 0.7 --out runs/labels"
+)
+def label(
+    data: Annotated[
+        list[str], typer.Option(help="Speech without transcripts. Repeat for several sets.")
+    ],
+    teacher: Annotated[
+        Path, typer.Option(help="Model folder; the built-in teacher by default.")
+    ] = DEMO_TEACHER,
+    split: Annotated[str, typer.Option(help="Which part of data that names splits.")] = "train",
+    min_confidence: Annotated[
+        float, typer.Option(help="Leave out what the teacher is less sure of, 0 to 1.")
+    ] = 0.0,
+    beam: Annotated[int, typer.Option(help="Hypotheses the search keeps.")] = 4,
+    nbest: Annotated[int, typer.Option(help="Hypotheses that are stored.")] = 4,
+    out: Annotated[Path, typer.Option(help="Folder to write; later --data.")] = Path("runs/labels"),
+    resume: Resume = False,
+) -> None:
+    """Transcribe speech by the teacher, so that a student can learn from it."""
+    say(f"compress label: teacher {teacher.name}; loading libraries")
+    from compress.label import label_data
+
+    try:
+        label_data(
+            teacher,
+            data,
+            out,
+            split=split,
+            min_confidence=min_confidence,
+            beam=beam,
+            nbest=nbest,
+            resume=resume,
+        )
+    except KeyboardInterrupt:
+        say("interrupted: nothing is lost; add --resume to the same command")
+        raise
+    say(f"wrote {out}")
+    say(f"next: compress train --student one-best-unlabelled --teacher {teacher} --data {out}")
+
+
+@app.command(
+    name="train-lm",
+    epilog="Example: compress train-lm --kind ngram --text sentences.txt --out runs/lm",
+)
+def train_language_model(
+    tokenizer: Annotated[
+        Path, typer.Option(help="Model folder whose tokens the LM speaks; the built-in teacher's.")
+    ] = DEMO_TEACHER,
+    kind: Annotated[str, typer.Option(help="ngram or lstm.")] = "ngram",
+    text: Annotated[
+        list[Path] | None, typer.Option(help="Text file, a sentence a line. Repeat for several.")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Transcripts of a data set's train split.")
+    ] = None,
+    order: Annotated[int, typer.Option(help="Tokens an n-gram sees, 2 to 5.")] = 4,
+    steps: Annotated[int, typer.Option(help="Training steps of an LSTM.")] = 2000,
+    width: Annotated[int, typer.Option(help="Width of an LSTM.")] = 192,
+    layers: Annotated[int, typer.Option(help="Layers of an LSTM, 1 or 2.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the weights and the order of the text.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/lm"),
+    resume: Resume = False,
+) -> None:
+    """Train a language model that sharpens a teacher's targets; on the grammar without text."""
+    say(f"compress train-lm: {kind}; loading libraries")
+    from compress.train_lm import LmSettings, train_lm
+
+    settings = LmSettings(kind, order, steps, width, layers, seed)
+    try:
+        train_lm(settings, tokenizer, text or [], data or [], out, resume)
+    except KeyboardInterrupt:
+        say("interrupted: nothing is lost; add --resume to the same command")
+        raise
+    say(f"wrote {out}")
+    say(f"next: lm: {out} below methods, one_best in a copy of compress/recipes/one-best-lm.yaml")
 
 
 @app.command(name="eval", epilog="Example: compress eval runs/channel-0.9/bundle --data my_pack")

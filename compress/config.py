@@ -205,6 +205,7 @@ class RampRecipe(Strict):
 class RunRecipe(DistillRecipe):
     """How `compress run` shrinks; the command line overrides single values."""
 
+    sparsity: float = 0.9
     seed: NonNegativeInt = 0
     synthetic: SyntheticRecipe
     real: RealRecipe = RealRecipe()
@@ -232,11 +233,14 @@ class RunConfig(Strict):
     teacher: str
     data: list[str] = []
     noise: str | None = None
-    sparsity: float
     pattern: Literal["channel"] = "channel"
     quantize: Literal["int8", "none"] = "int8"
     compare: bool = False
     recipe: RunRecipe
+
+    @property
+    def sparsity(self) -> float:
+        return self.recipe.sparsity
 
 
 Recipe = TypeVar("Recipe", bound=BaseModel)

@@ -7,6 +7,7 @@ from pathlib import Path
 from compress.data.batches import BatchSampler
 from compress.data.tokenizer import Tokenizer
 from compress.distill.lessons import Lesson, check_lessons, collect_kinds
+from compress.distill.tandem import CoLearning, Tandem
 from compress.distill.targets.store import store_targets
 from compress.distill.teaching import Teaching
 from compress.models.transducer import Transducer
