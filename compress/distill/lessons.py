@@ -43,8 +43,9 @@ def parse_distill(text: str, settings: Settings | None = None) -> list[Lesson]:
     unknown method or setting, a weight that is not a positive number and a span that is empty.
     """
     settings = settings or {}
-    for name in settings:
+    for name, some in settings.items():
         known_method(name)
+        build_method(name, some)
     if text.strip() == "none":
         return []
     lessons = [parse_lesson(part.strip(), settings) for part in text.split(",")]

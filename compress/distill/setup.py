@@ -29,9 +29,12 @@ def build_teaching(
     Raises InputError when a method cannot be used between these two models.
     """
     check_lessons(lessons, teacher[0], student[0], (teacher[1], student[1]))
-    targets = (
-        store_targets(folder, collect_kinds(lessons), teacher[0], sampler) if lessons else None
-    )
+    if tandem != "none":
+        learning = CoLearning(lessons, Tandem(teacher[0], student[0], tandem))
+        learning.fit(student[0].config, teacher[0].config)
+        return learning
+    kinds = collect_kinds(lessons)
+    targets = store_targets(folder, kinds, teacher[0], sampler) if lessons else None
     teaching = Teaching(lessons, targets)
     teaching.fit(student[0].config, teacher[0].config)
     return teaching
