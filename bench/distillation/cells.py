@@ -30,6 +30,11 @@ class Cell:
     sparsity: float = 0.0
     alone: bool = False  # the first part of the steps hears the teacher only: an initialisation
 
+    @property
+    def family(self) -> str:
+        """Whose first weights the student has; an offline one begins as a streaming one."""
+        return "stream" if self.student == "offline" else self.student
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -37,6 +42,7 @@ class Comparison:
     setting: str
     without: str
     with_: str
+    quick: bool = False
 
 
 def pruned(sparsity: float, distill: str = "none", **settings: Any) -> Cell:

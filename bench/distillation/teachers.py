@@ -21,11 +21,13 @@ from compress.checkpoint import load_model, save_model
 from compress.config import ConformerRecipe, LstmRecipe
 from compress.curriculum import CurriculumStage, Phase
 from compress.data.batches import BatchSampler, BatchSettings, Source
+from compress.data.sets import synthetic_store
 from compress.data.tokenizer import Tokenizer
 from compress.distill.lessons import parse_distill
 from compress.distill.setup import build_teaching
 from compress.models.transducer import Transducer
 from compress.trainer import TrainSettings, train
+from distillation.data import augmenter_of
 
 DEMO = Path(__file__).resolve().parents[2] / "compress" / "assets" / "demo-teacher"
 NOISE_OF_BAD = 0.5  # standard deviations of each matrix
@@ -44,12 +46,13 @@ LSTM_TEACHER = LstmRecipe(num_layers=4, width=384, joint_width=256)
 
 @dataclass(frozen=True)
 class Schooling:
-    """Steps of each preparation; audio seconds a step."""
+    """Steps of each preparation, audio seconds a step, utterances of synthetic speech."""
 
-    start: tuple[int, int, int]  # phones, CTC, transducer
-    teacher: int
-    lstm: int
-    seconds: float
+    start: tuple[int, int, int] = (1200, 800, 500)  # phones, CTC, transducer
+    teacher: int = 300
+    lstm: int = 700
+    seconds: float = 20.0
+    synthetic: int = 14_000
 
 
 def make_teacher(name: str, folder: Path, sources: list[Source], schooling: Schooling) -> Path:
@@ -58,6 +61,7 @@ def make_teacher(name: str, folder: Path, sources: list[Source], schooling: Scho
         return DEMO
     out = folder / name
     if not (out / "config.json").exists():
+        torch.set_num_threads(1)
         demo, tokenizer = load_model(DEMO)
         model = TEACHERS[name](demo, tokenizer, sources, schooling, out)
         save_model(model.eval(), out, tokenizer, {"teacher": name}, half=True)
@@ -122,13 +126,14 @@ def sampler_of(
     return BatchSampler(sources, tokenizer, settings, seed, augment=False)
 
 
-def make_start(
-    student: str, seed: int, folder: Path, synthetic: Source, schooling: Schooling
-) -> Path:
+def make_start(student: str, seed: int, folder: Path, packs: Path, schooling: Schooling) -> Path:
     """First weights of a student: the folder of a model that heard synthetic speech only."""
     out = folder / f"{student}-{seed}"
     if not (out / "config.json").exists():
+        torch.set_num_threads(1)
         tokenizer = load_model(DEMO)[1]
+        augmenter = augmenter_of(packs)
+        synthetic = synthetic_store(schooling.synthetic, "train", 1, augmenter)
         phone, ctc, transducer = schooling.start
         phases = [
             Phase(steps=phone, phone=1.0),
@@ -137,11 +142,11 @@ def make_start(
         ]
         torch.manual_seed(seed)
         stage = CurriculumStage(STUDENTS[student].build(tokenizer.vocab_size), phases)
-        mean, deviation = synthetic.store.statistics()
+        mean, deviation = synthetic.statistics()
         stage.transducer.encoder.front.set_normalisation(
             torch.from_numpy(mean), torch.from_numpy(deviation)
         )
-        sampler = sampler_of([synthetic], tokenizer, schooling.seconds, seed)
+        sampler = sampler_of([Source(synthetic)], tokenizer, schooling.seconds, seed)
         settings = TrainSettings(
             sum(schooling.start), 3e-3, warmup_steps=50, decay_from=0.8, seed=seed
         )

@@ -87,14 +87,15 @@ def targets_of(
     return TargetStore(teacher, stores)
 
 
-def prepare_targets(plan: Plan, name: str) -> None:
-    """Run the teacher for a cell before any cell starts."""
-    cell = CELLS[name]
-    if cell.distill == "none" or cell.tandem != "none":
-        return
-    teacher, tokenizer = load_model(plan.teachers[cell.teacher])
-    sampler = sampler_of(sources_of(plan, cell.data), tokenizer, plan.seconds, 0)
-    targets_of(plan, cell, collect_kinds(lessons_of(plan, cell)), teacher, sampler)
+def prepare_targets(plan: Plan, names: list[str]) -> None:
+    """Run the teacher for cells of one teacher and data, before any cell starts."""
+    torch.set_num_threads(1)
+    for cell in [CELLS[name] for name in names]:
+        if cell.distill == "none" or cell.tandem != "none":
+            continue
+        teacher, tokenizer = load_model(plan.teachers[cell.teacher])
+        sampler = sampler_of(sources_of(plan, cell.data), tokenizer, plan.seconds, 0)
+        targets_of(plan, cell, collect_kinds(lessons_of(plan, cell)), teacher, sampler)
 
 
 def build_stage(plan: Plan, cell: Cell, seed: int, sampler: BatchSampler) -> Any:
@@ -119,9 +120,8 @@ def build_stage(plan: Plan, cell: Cell, seed: int, sampler: BatchSampler) -> Any
 
 
 def start_student(plan: Plan, cell: Cell, seed: int) -> CurriculumStage:
-    family = "stream" if cell.student == "offline" else cell.student
-    start, tokenizer = load_model(plan.starts[family, seed])
-    recipe = STUDENTS[family]
+    start, tokenizer = load_model(plan.starts[cell.family, seed])
+    recipe = STUDENTS[cell.family]
     if cell.student == "offline":
         recipe = recipe.model_copy(update={"full_context": True})
     early = early_steps(plan)
