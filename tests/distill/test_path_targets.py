@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,8 @@ from compress.distill.targets import path as path_module
 from compress.distill.targets.path import PathTargets, fuse, merge_rest, path_log_probs
 from compress.distill.targets.store import key_of, store_targets
 from compress.distill.view import view_batch
+from compress.lm import NgramModel, fingerprint, save_lm
+from compress.lm.config import NgramConfig
 from compress.losses.best_path import best_path
 from compress.losses.path import merge_classes
 from streaming.errors import InputError
@@ -166,6 +169,23 @@ def test_items_are_the_best_path_without_padding(sampler):
 
 
 @torch.no_grad()
+def test_a_trained_language_model_from_its_folder(sampler, tmp_path):
+    tokenizer, teacher, batch = build_tokenizer(), build_teacher(), next(sampler.from_step(0))
+    words = np.array([0, *tokenizer.encode("turn on the light"), 0])
+    lm = NgramModel.train([words], NgramConfig(order=3, vocab_size=48), fingerprint(tokenizer))
+    (tmp_path / "lm").mkdir()
+    save_lm(lm, tmp_path / "lm")
+    kind = PathTargets(top_k=48, lm=str(tmp_path / "lm"), lm_weight=0.5)
+    view = view_batch(teacher, batch)
+    path, tokens, merged = kind.collate(kind.label(view, batch), batch, 200)
+    after = lm.log_probs(batch.targets, batch.target_lengths)
+    rows = after.gather(1, path.rows[..., None].expand(-1, -1, 48))
+    wanted = fuse(path_log_probs(view, path), rows, 0.5).gather(-1, tokens)
+    found = merged[..., :-1].exp()[path.valid]
+    torch.testing.assert_close(found, wanted.exp()[path.valid], atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
 def test_the_language_model_follows_the_labels(sampler, lm):
     """A uniform teacher: on node (t, u) the fused favourite is what follows label u, not t."""
     teacher, batch = build_teacher(), next(sampler.from_step(0))
@@ -185,6 +205,14 @@ def test_the_language_model_follows_the_labels(sampler, lm):
     torch.testing.assert_close(
         merged[path.valid].exp().sum(-1), torch.ones_like(log_blank), atol=2e-3, rtol=0
     )
+
+
+def test_a_teacher_that_says_nan_is_named(sampler, tmp_path):
+    teacher = build_teacher()
+    with torch.no_grad():
+        teacher.joiner.output.bias[3] = torch.nan
+    with pytest.raises(InputError, match="NaN or infinity of utterance synthetic"):
+        store_targets(tmp_path, [PathTargets()], teacher, sampler)
 
 
 def test_resumed_after_being_cut_short(sampler, tmp_path):

@@ -3,12 +3,15 @@
 # Letters: B utterances, T encoder frames, U labels, N nodes of a path, V tokens incl. blank,
 # k the stored ones, J joint width.
 
-    path = the teacher's likeliest path of the labels, T+U nodes           [paper: arXiv 2110.03334]
+    path = the teacher's best path                                         [paper: arXiv 2110.03334]
     q_i  = softmax of the teacher's logits on node i, blank included                        [paper]
+
+The path is the likeliest of the batch's labels, so it has T+U nodes and ends in the right text:
+of the transcript, or of the teacher's own hypothesis where that is the label.             [ours]
 
 Stored are the k likeliest tokens of a node, blank always among them, and all others as ONE class,
 `rest`, whose probability is a number of its own: 4 + 4k + 2 bytes a node, 38 for k = 8, 2 to 3 kB
-for a command of two seconds, whatever V is.                                         [ours]
+for a command of two seconds, whatever V is.                                               [ours]
 
 Why one class: were its mass spread evenly over the other tokens, a student equal to the teacher
 would be pulled away from it. Merged on both sides, equal models give exactly 0 for any k, and with
@@ -24,7 +27,7 @@ A language model of the same vocabulary can sharpen the targets (shallow fusion,
 
     q'(blank) = q(blank),   q'(y) = (1 - q(blank)) * softmax_y( log q(y) + lm_weight * log p_LM(y) )
 
-Its state moves on labels only. <unk>, of which it knows nothing, gets probability zero.  [ours]
+Its state moves on labels only. <unk>, of which it knows nothing, gets probability zero.   [ours]
 """
 
 from __future__ import annotations
