@@ -38,7 +38,9 @@ from compress.train_lm import LmSettings, train_lm
 BENCH = Path(__file__).parent
 PACKS = BENCH.parents[1] / "shared" / "data"
 SCHOOLING = Schooling()
-QUICK_SCHOOLING = Schooling((500, 350, 150), teacher=80, lstm=150, synthetic=4000)
+QUICK_SCHOOLING = Schooling(
+    (500, 350, 150), teacher=80, lstm=150, synthetic=4000, hearing=Hearing(1, 500)
+)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -80,14 +82,13 @@ def prepare(arguments: argparse.Namespace, names: list[str], seeds: range) -> Pl
         arguments.workers,
     )
     schooling = QUICK_SCHOOLING if quick else SCHOOLING
-    hearing = Hearing(1, 500) if quick else Hearing(3, 1000)
     cells = [CELLS[name] for name in names]
-    sources = train_sources("all", choose_cuts(packs, "all"), packs, hearing)
+    train_sources("all", choose_cuts(packs, "all"), packs, schooling.hearing)
     synthetic_store(schooling.synthetic, "train", 1, augmenter_of(packs))
 
     teachers = sorted({cell.teacher for cell in cells})
     families = sorted({cell.family for cell in cells} - {"pruned"})
-    tasks = [(make_teacher, name, out / "teachers", sources, schooling) for name in teachers]
+    tasks = [(make_teacher, name, out / "teachers", packs, schooling) for name in teachers]
     tasks += [
         (make_start, family, seed, out / "starts", packs, schooling)
         for family in families
@@ -106,7 +107,7 @@ def prepare(arguments: argparse.Namespace, names: list[str], seeds: range) -> Pl
         (family, seed): out / "starts" / f"{family}-{seed}" for family in families for seed in seeds
     }
     steps = 200 if quick else 600
-    plan = Plan(packs, out, hearing, steps, 20, folders, starts, out / "lm")
+    plan = Plan(packs, out, schooling.hearing, steps, 20, folders, starts, out / "lm")
     groups: dict[tuple[str, str], list[str]] = {}
     for name, cell in zip(names, cells, strict=True):
         groups.setdefault((cell.teacher, cell.data), []).append(name)

@@ -2,7 +2,7 @@
 
     demo   the built-in streaming Conformer
     full   demo going on with full context: every frame hears the whole utterance
-    lstm   an LSTM as large, taught by demo's hidden representations
+    lstm   an LSTM as large, from synthetic speech and then the recordings
     bad    demo with noise on its weights
 
 A student starts from weights that learnt phones and labels from synthetic speech without any
@@ -23,14 +23,12 @@ from compress.curriculum import CurriculumStage, Phase
 from compress.data.batches import BatchSampler, BatchSettings, Source
 from compress.data.sets import synthetic_store
 from compress.data.tokenizer import Tokenizer
-from compress.distill.lessons import parse_distill
-from compress.distill.setup import build_teaching
 from compress.models.transducer import Transducer
 from compress.trainer import TrainSettings, train
-from distillation.data import augmenter_of
+from distillation.data import Hearing, augmenter_of, choose_cuts, train_sources
 
 DEMO = Path(__file__).resolve().parents[2] / "compress" / "assets" / "demo-teacher"
-NOISE_OF_BAD = 0.5  # standard deviations of each matrix
+NOISE_OF_BAD = 0.42  # standard deviations of each matrix
 JOINT = 64
 STUDENTS = {
     "stream": ConformerRecipe(
@@ -40,8 +38,8 @@ STUDENTS = {
         num_layers=3, width=64, num_heads=4, feed_forward=256, joint_width=256
     ),
     "lstm": LstmRecipe(num_layers=3, width=128, joint_width=JOINT),
+    "lstm-teacher": LstmRecipe(num_layers=4, width=384, joint_width=256),
 }
-LSTM_TEACHER = LstmRecipe(num_layers=4, width=384, joint_width=256)
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,13 @@ class Schooling:
 
     start: tuple[int, int, int] = (1200, 800, 500)  # phones, CTC, transducer
     teacher: int = 300
-    lstm: int = 700
+    lstm: int = 1000
     seconds: float = 20.0
     synthetic: int = 14_000
+    hearing: Hearing = Hearing(3, 1000)  # noqa: RUF009  frozen
 
 
-def make_teacher(name: str, folder: Path, sources: list[Source], schooling: Schooling) -> Path:
+def make_teacher(name: str, folder: Path, packs: Path, schooling: Schooling) -> Path:
     """The folder of a teacher, trained once."""
     if name == "demo":
         return DEMO
@@ -63,23 +62,23 @@ def make_teacher(name: str, folder: Path, sources: list[Source], schooling: Scho
     if not (out / "config.json").exists():
         torch.set_num_threads(1)
         demo, tokenizer = load_model(DEMO)
-        model = TEACHERS[name](demo, tokenizer, sources, schooling, out)
+        model = TEACHERS[name](demo, tokenizer, packs, schooling, out)
         save_model(model.eval(), out, tokenizer, {"teacher": name}, half=True)
     return out
 
 
-def full(demo, tokenizer, sources, schooling, out) -> Transducer:
+def full(demo, tokenizer, packs, schooling, out) -> Transducer:
     encoder = demo.config.encoder.model_copy(update={"full_context": True})
     config = demo.config.model_copy(update={"encoder": encoder})
     stage = CurriculumStage(config, [Phase(steps=schooling.teacher, ctc=0.1, transducer=1.0)])
     stage.transducer.load_state_dict(demo.state_dict())
-    sampler = sampler_of(sources, tokenizer, schooling.seconds, 0)
+    sampler = sampler_of(recordings(packs, schooling), tokenizer, schooling.seconds, 0)
     settings = TrainSettings(schooling.teacher, 4e-4, warmup_steps=50)
     train(stage, sampler, settings, out / "training", "full", resume=True)
     return stage.transducer
 
 
-def bad(demo, tokenizer, sources, schooling, out) -> Transducer:
+def bad(demo, tokenizer, packs, schooling, out) -> Transducer:
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in demo.parameters():
@@ -88,25 +87,13 @@ def bad(demo, tokenizer, sources, schooling, out) -> Transducer:
     return demo
 
 
-def lstm(demo, tokenizer, sources, schooling, out) -> Transducer:
-    """Hidden representations first, then the transducer loss with demo's lattice beside it."""
-    config = LSTM_TEACHER.build(tokenizer.vocab_size)
-    torch.manual_seed(0)
-    first = schooling.lstm // 2
-    phases = [Phase(steps=first), Phase(steps=schooling.lstm - first, transducer=1.0)]
-    stage = CurriculumStage(config, phases)
-    stage.transducer.encoder.front.load_state_dict(
-        {**stage.transducer.encoder.front.state_dict(), **front_of(demo)}
-    )
-    stage.transducer.predictor.load_state_dict(demo.predictor.state_dict())
-    stage.transducer.joiner.load_state_dict(demo.joiner.state_dict())
-    sampler = sampler_of(sources, tokenizer, schooling.seconds, 0)
-    lessons = parse_distill(f"hidden=1@0-{first},lattice=1@{first}")
-    student = stage.transducer, tokenizer
-    stage.model.teaching = build_teaching(
-        lessons, "none", (demo, tokenizer), student, sampler, out / "targets"
-    )
+def lstm(demo, tokenizer, packs, schooling, out) -> Transducer:
+    """Synthetic speech first, as students begin; then the recordings, with demo's lattice."""
+    start, _ = load_model(make_start("lstm-teacher", 0, out.parent, packs, schooling))
+    stage = CurriculumStage(start.config, [Phase(steps=schooling.lstm, ctc=0.1, transducer=1.0)])
+    stage.transducer.load_state_dict(start.state_dict())
     settings = TrainSettings(schooling.lstm, 1e-3, warmup_steps=50)
+    sampler = sampler_of(recordings(packs, schooling), tokenizer, schooling.seconds, 0)
     train(stage, sampler, settings, out / "training", "lstm", resume=True)
     return stage.transducer
 
@@ -114,9 +101,8 @@ def lstm(demo, tokenizer, sources, schooling, out) -> Transducer:
 TEACHERS = {"full": full, "lstm": lstm, "bad": bad}
 
 
-def front_of(model: Transducer) -> dict[str, torch.Tensor]:
-    front = model.encoder.front.state_dict()
-    return {name: front[name] for name in ("mean", "scale")}
+def recordings(packs: Path, schooling: Schooling) -> list[Source]:
+    return train_sources("all", choose_cuts(packs, "all"), packs, schooling.hearing)
 
 
 def sampler_of(

@@ -16,6 +16,7 @@ from compress.data.tokenizer import Tokenizer
 from compress.distill import DISTILLERS
 from compress.distill.distiller import Distiller
 from compress.distill.targets.kind import Kind
+from compress.lm import check_tokenizer
 from compress.models.transducer import Transducer
 from streaming.errors import InputError
 
@@ -118,6 +119,9 @@ def check_lessons(
     """
     theirs, ours = tokenizers
     rates = teacher.encoder.subsampling, student.encoder.subsampling
+    for kind in collect_kinds(lessons):
+        if lm := getattr(kind, "language_model", None):
+            check_tokenizer(lm, theirs)
     for name, _, _, _, method in lessons:
         if method.same_vocabulary and theirs.model != ours.model:
             raise InputError(

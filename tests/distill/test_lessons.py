@@ -6,6 +6,7 @@ import pytest
 
 from compress.distill import DISTILLERS
 from compress.distill.lessons import check_lessons, parse_distill
+from compress.train_lm import LmSettings, train_lm
 from streaming.errors import InputError
 from tests.tiny_teacher import build_teacher, build_tokenizer
 
@@ -72,3 +73,13 @@ def test_other_vocabulary_and_other_frames_are_refused():
     student.encoder.subsampling = 8
     with pytest.raises(InputError, match=r"frame every 40 ms and the student every 80 ms"):
         check_lessons(lessons, teacher, student, (ours, ours))
+
+
+def test_a_language_model_of_other_tokens_is_refused(tmp_path):
+    other = build_tokenizer(sentences=["seven eight", "lamp off now"])
+    (tmp_path / "bpe.model").write_bytes(other.model)
+    train_lm(LmSettings(order=2), tmp_path / "bpe.model", [], [], tmp_path / "lm")
+    lessons = parse_distill("one_best", {"one_best": {"lm": str(tmp_path / "lm")}})
+    model, ours = build_teacher(), build_tokenizer()
+    with pytest.raises(InputError, match=r"language model is over another vocabulary"):
+        check_lessons(lessons, model, model, (ours, ours))

@@ -173,6 +173,7 @@ def store_targets(
     when the teacher says NaN of an utterance.
     """
     origin = fingerprint(teacher, sampler.tokenizer)
+    origin["tail_frames"] = str(sampler.settings.tail_frames)
     stores = {kind.name: KindStore(folder, kind, origin) for kind in kinds}
     work = [
         (source, rows)
