@@ -18,9 +18,8 @@ from compress.data.tokenizer import train_tokenizer
 from compress.lm import check_tokenizer, load_lm
 from compress.lm.perplexity import sentence_nats
 from compress.train_lm import LmSettings, load_tokenizer, train_lm
-from compress.trainer import rate_at
 from streaming.errors import InputError
-from tests.lm.test_training import in_memory
+from tests.lm.test_training import in_memory, stop_at
 from tests.lm.tiny_models import MODELS, random_sentences, tiny_ngram
 
 QUICK = {"steps": 30, "width": 16}
@@ -131,13 +130,8 @@ def test_interrupted_and_resumed_is_the_same(tokenizer_file, text, tmp_path, mon
     settings = LmSettings(kind="lstm", **QUICK)
     train_lm(settings, tokenizer_file, [text], [], tmp_path / "whole")
 
-    def interrupt(step, settings):
-        if step == 12:
-            signal.raise_signal(signal.SIGINT)
-        return rate_at(step, settings)
-
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("compress.lm.training.rate_at", interrupt)
+        stop_at(patched, 12, lambda: signal.raise_signal(signal.SIGINT))
         train_lm(settings, tokenizer_file, [text], [], tmp_path / "stopped")
     assert load_state(tmp_path / "stopped" / "training" / "checkpoint.pt")["step"] == 13
     train_lm(settings, tokenizer_file, [text], [], tmp_path / "stopped", resume=True)

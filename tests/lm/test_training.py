@@ -97,7 +97,8 @@ def test_a_step_draws_by_its_number(sampler):
 
 def test_it_learns_and_logs(tmp_path):
     sampler = SentenceSampler(in_memory([[2, 3, 4], [5, 2]]), seed=0, batch_sentences=8)
-    run(sampler, tmp_path, settings=TrainSettings(steps=60, learning_rate=0.02, log_every=20))
+    settings = TrainSettings(steps=60, learning_rate=0.02, warmup_steps=5, log_every=20)
+    run(sampler, tmp_path, settings=settings)
     rows = read_log(tmp_path / "log.jsonl")
     assert [row["step"] for row in rows] == [20, 40, 60]
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
