@@ -87,11 +87,17 @@ def check_shared(teacher: Transducer, student: Transducer) -> None:
 class CoLearning(Teaching):
     """Teaching by a live teacher: no stored targets, and its own loss joins the sum at every step.
 
-    As a module it holds the teacher beside the adapters, so the optimiser trains both.
+    As a module it holds the teacher beside the adapters, so the optimiser trains both. Raises
+    InputError for lessons that cannot be learnt from it.
     """
 
     def __init__(self, lessons: list[Lesson], tandem: Tandem) -> None:
         super().__init__(lessons, None)
+        if not lessons and not tandem.shared:
+            raise InputError(
+                "a teacher that learns along teaches nothing without a lesson: use encoder=1, or "
+                "mode shared"
+            )
         for lesson in lessons:
             if not lesson.method.live:
                 live = ", ".join(name for name, method in DISTILLERS.items() if method.live)

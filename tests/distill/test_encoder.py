@@ -13,6 +13,7 @@ from compress.distill.targets.encoded import EncodedTargets
 from compress.distill.view import View, view_batch
 from compress.losses.warmup import encoder_logits
 from compress.models.predictors import BLANK
+from streaming.errors import InputError
 from tests.distill.tiny_views import (
     FAMILIES,
     build,
@@ -23,6 +24,7 @@ from tests.distill.tiny_views import (
     tiny_batch,
     train,
 )
+from tests.reference.paths import node_posteriors
 
 KINDS = [EncodedTargets()]
 METHOD = Encoder()
@@ -163,18 +165,40 @@ def test_entropy_by_hand():
 
 
 def test_entropies_of_a_batch():
-    """Every node's softmax written out, only where utterances have frames and labels."""
+    """Every softmax written out; a node counts by the share of all paths that visit it."""
     student, _, batch = pair()
     hidden = student.encoded.unsqueeze(2) + student.predicted.unsqueeze(1)
     joint = torch.distributions.Categorical(logits=student.joiner.output(torch.tanh(hidden)))
     alone = torch.distributions.Categorical(logits=encoder_logits(student.joiner, student.encoded))
-    nodes, frames = [], []
+    nodes, steps, frames = 0.0, 0, []
     for row, labels in enumerate(batch.target_lengths.tolist()):
         length = int(student.logit_lengths[row])
-        nodes += joint.entropy()[row, :length, : labels + 1].flatten().tolist()
+        moves = student.log_blank[row, :length, : labels + 1], student.log_emit[row, :length]
+        visits = node_posteriors(moves[0].double(), moves[1][:, :labels].double())
+        nodes += (visits * joint.entropy()[row, :length, : labels + 1]).sum().item()
+        steps += length + labels
         frames += alone.entropy()[row, :length].tolist()
     assert encoder_entropy(student) == pytest.approx(sum(frames) / len(frames), rel=1e-5)
-    assert joint_entropy(student, batch) == pytest.approx(sum(nodes) / len(nodes), rel=1e-5)
+    assert joint_entropy(student, batch) == pytest.approx(nodes / steps, rel=1e-5)
+
+
+def test_temperature():
+    """Flatter targets, the scale of their gradient kept; at 1 the paper's loss."""
+    student, teacher, batch = pair()
+    ours = encoder_logits(student.joiner, student.encoded) / 2
+    theirs = encoder_logits(teacher.joiner, teacher.encoded) / 2
+    each = 4 * F.kl_div(
+        ours.log_softmax(-1), theirs.log_softmax(-1), reduction="none", log_target=True
+    ).sum(-1)
+    wanted = each[0, :10].sum() / 3 + each[1, :7].sum() / 2 + each[2, :2].sum()
+    found = Encoder(temperature=2.0).loss(student, teacher, batch)
+    torch.testing.assert_close(found, wanted / 3)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("inf"), float("nan")])
+def test_temperature_names_the_fix(temperature):
+    with pytest.raises(InputError, match="positive number"):
+        Encoder(temperature=temperature)
 
 
 def test_figures_and_their_premise():

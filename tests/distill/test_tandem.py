@@ -69,7 +69,7 @@ def test_the_teachers_gradient_is_that_of_its_own_loss(mode):
     """With the lesson and without it the teacher's encoder gets the same."""
     batch = tiny_batch()
     found = []
-    for lessons in ([lesson(weight=5.0)], []):
+    for lessons in ([lesson(weight=5.0)], [lesson(first=1)]):
         student, teaching = couple(mode, lessons=lessons)
         total_loss(student, teaching, batch).backward()
         found.append([parameter.grad for parameter in teaching.parameters()])
@@ -215,3 +215,8 @@ def test_lessons_of_stored_targets_are_refused():
     tandem = Tandem(build("conformer"), build("lstm"))
     with pytest.raises(InputError, match=r"hidden learns from stored .* lattice, .*encoder"):
         CoLearning([Lesson("hidden", 1.0, 0, FOREVER, Hidden())], tandem)
+
+
+def test_two_whole_models_need_a_lesson():
+    with pytest.raises(InputError, match="teaches nothing without a lesson"):
+        couple("colearn", lessons=[])
