@@ -96,4 +96,4 @@ class _WeightedDivergence(torch.autograd.Function):
 def log_softmax_part(part: Part, joint: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     """hidden (b, t, U+1, J) and log probabilities (b, t, U+1, V) of one part."""
     hidden, logits = joint_logits(part, *joint)
-    return hidden, logits.log_softmax(-1)
+    return hidden, logits.log_softmax(-1, dtype=hidden.dtype)
