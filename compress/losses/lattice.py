@@ -9,6 +9,9 @@ a cumulative sum in log space, so that a frame is one vectorised step:
     alpha[t] = ycum[t] + logcumsumexp(alpha[t-1] + log_blank[t-1] - ycum[t]),   alpha[0] = ycum[0]
     beta[t]  = revlogcumsumexp(beta[t+1] + log_blank[t] + ycum[t]) - ycum[t]
 
+For a = alpha - ycum, and b = beta + ycum turned round in u, both are one addition and one
+logcumsumexp a frame, of steps that are known before the loop (see `scan`).
+
 All of it in float64: the differences of cumulative sums would cost float32 three digits.
 """
 
@@ -21,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NEVER = -1e30  # log of zero, finite so that differences stay defined
+
+Lengths = tuple[Tensor, Tensor]  # logit_lengths, target_lengths
 
 
 class Lattice(NamedTuple):
@@ -42,40 +47,58 @@ def cumulative_emit(log_emit: Tensor) -> Tensor:
     return F.pad(log_emit.double().cumsum(-1), (1, 0))
 
 
-def forward_scores(log_blank: Tensor, log_emit: Tensor) -> Tensor:
-    """alpha (B, T, U+1): log probability of reaching each node."""
-    log_blank, ycum = log_blank.double(), cumulative_emit(log_emit)
-    rows = [ycum[:, 0]]
-    for t in range(1, log_blank.shape[1]):
-        arriving = rows[-1] + log_blank[:, t - 1] - ycum[:, t]
-        rows.append(ycum[:, t] + arriving.logcumsumexp(-1))
-    return torch.stack(rows, 1)
+def scan(steps: Tensor) -> Tensor:
+    """state[t] = logcumsumexp(state[t-1] + steps[t]) over the last axis of (T, N, U+1), from 0.
+
+    A step of NEVER everywhere but in one place starts the state anew there.
+    """
+    state = torch.zeros_like(steps[0])
+    states = []
+    for step in steps.unbind():
+        state = (state + step).logcumsumexp(-1)
+        states.append(state)
+    return torch.stack(states)
 
 
-def backward_scores(
-    log_blank: Tensor, log_emit: Tensor, logit_lengths: Tensor, target_lengths: Tensor
-) -> Tensor:
-    """beta (B, T, U+1): log probability of finishing from each node, NEVER outside."""
-    log_blank, ycum = log_blank.double(), cumulative_emit(log_emit)
-    labels = torch.arange(log_blank.shape[2], device=log_blank.device)
-    end = torch.where(labels == target_lengths[:, None], 0.0, NEVER).double()
-    beta = torch.full_like(end, NEVER)
-    rows = []
-    for t in reversed(range(log_blank.shape[1])):
-        after = torch.where((logit_lengths == t + 1)[:, None], end, beta)
-        leaving = after + log_blank[:, t] + ycum[:, t]
-        beta = leaving.flip(-1).logcumsumexp(-1).flip(-1) - ycum[:, t]
-        rows.append(beta)
-    return torch.stack(rows[::-1], 1)
+def forward_steps(log_blank: Tensor, ycum: Tensor) -> Tensor:
+    """(T, B, U+1): what leads from a[t-1] to a[t]; the first starts at label 0."""
+    steps = (log_blank + ycum)[:, :-1] - ycum[:, 1:]
+    start = torch.full_like(ycum[:, :1], NEVER)
+    start[..., 0] = 0.0
+    return torch.cat([start, steps], 1).transpose(0, 1)
+
+
+def backward_steps(log_blank: Tensor, ycum: Tensor, lengths: Lengths) -> Tensor:
+    """(T, B, U+1), turned round in t and u: what leads from b[t+1] to b[t].
+
+    At an utterance's last frame and behind it every path goes through label U.
+    """
+    logit_lengths, target_lengths = lengths
+    after = F.pad(ycum[:, 1:], (0, 0, 0, 1))
+    frames = torch.arange(ycum.shape[1], device=ycum.device)[:, None]
+    labels = torch.arange(ycum.shape[2], device=ycum.device)
+    last = frames == logit_lengths[:, None, None] - 1
+    steps = log_blank + ycum - after.masked_fill(last, 0.0)
+    steps = steps.masked_fill(frames >= logit_lengths[:, None, None], 0.0)
+    ended = frames >= logit_lengths[:, None, None] - 1
+    steps = steps.masked_fill(ended & (labels != target_lengths[:, None, None]), NEVER)
+    return steps.flip(1, 2).transpose(0, 1)
 
 
 def score_lattice(
     log_blank: Tensor, log_emit: Tensor, logit_lengths: Tensor, target_lengths: Tensor
 ) -> Lattice:
-    """Both passes; log_likelihood is beta at the start node (the tests compare alpha's end)."""
-    alpha = forward_scores(log_blank, log_emit)
-    beta = backward_scores(log_blank, log_emit, logit_lengths, target_lengths)
-    return Lattice(alpha, beta, beta[:, 0, 0])
+    """Both passes in one loop over T; beta is NEVER where no path ends.
+
+    log_likelihood is beta at the start node (the tests compare alpha's end).
+    """
+    log_blank, ycum = log_blank.double(), cumulative_emit(log_emit)
+    backward = backward_steps(log_blank, ycum, (logit_lengths, target_lengths))
+    states = scan(torch.cat([forward_steps(log_blank, ycum), backward], 1)).transpose(0, 1)
+    alpha, beta = states.chunk(2)
+    outside = torch.arange(ycum.shape[1], device=ycum.device) >= logit_lengths[:, None]
+    beta = (beta.flip(1, 2) - ycum).masked_fill(outside[:, :, None], NEVER)
+    return Lattice(alpha + ycum, beta, beta[:, 0, 0])
 
 
 def node_posteriors(lattice: Lattice) -> Tensor:

@@ -8,9 +8,9 @@ import torchaudio
 from torch import nn
 
 from compress.losses.joint import joint_log_probs
-from compress.losses.lattice import forward_scores, move_posteriors, score_lattice
+from compress.losses.lattice import NEVER, move_posteriors, node_posteriors, score_lattice
 from compress.losses.rnnt import transducer_loss
-from tests.reference.paths import log_likelihood, node_posteriors
+from tests.reference import paths as all_paths
 
 
 def random_moves(num_frames, num_labels, batch=1, seed=0):
@@ -26,7 +26,7 @@ def test_equals_all_paths(num_frames, num_labels):
     log_blank, log_emit = random_moves(num_frames, num_labels)
     lengths = torch.tensor([num_frames]), torch.tensor([num_labels])
     loss = transducer_loss(log_blank, log_emit, *lengths)
-    expected = -log_likelihood(log_blank[0], log_emit[0])
+    expected = -all_paths.log_likelihood(log_blank[0], log_emit[0])
     torch.testing.assert_close(loss[0], expected, atol=1e-10, rtol=1e-10)
 
 
@@ -38,18 +38,19 @@ def test_occupation_equals_all_paths_and_sums_to_path_length(num_labels):
     moves = move_posteriors(lattice, log_blank, log_emit, *lengths)
     nodes = moves.blank.clone()
     nodes[:, :, :-1] += moves.emit
-    torch.testing.assert_close(nodes[0], node_posteriors(log_blank[0], log_emit[0]))
+    torch.testing.assert_close(nodes[0], all_paths.node_posteriors(log_blank[0], log_emit[0]))
+    torch.testing.assert_close(nodes, node_posteriors(lattice))
     assert abs(nodes.sum().item() - (5 + num_labels)) < 1e-9
 
 
 def test_forward_end_equals_backward_start():
     log_blank, log_emit = random_moves(9, 4, batch=3, seed=1)
     lengths = torch.tensor([9, 6, 1]), torch.tensor([4, 2, 0])
-    alpha = forward_scores(log_blank, log_emit)
-    total = score_lattice(log_blank, log_emit, *lengths).log_likelihood
+    alpha, beta, total = score_lattice(log_blank, log_emit, *lengths)
     for row, (frames, labels) in enumerate(zip(*lengths, strict=True)):
         end = alpha[row, frames - 1, labels] + log_blank[row, frames - 1, labels]
         assert abs(end - total[row]) < 1e-10
+        assert (beta[row, frames:] == NEVER).all()
 
 
 def test_gradcheck():
@@ -59,6 +60,18 @@ def test_gradcheck():
         lambda blank, emit: transducer_loss(blank, emit, *lengths),
         (log_blank.requires_grad_(), log_emit.requires_grad_()),
     )
+
+
+def test_scores_stay_finite_where_a_path_is_all_but_impossible():
+    """Stored log probabilities end at -6e4: forty of them must not swallow what comes after."""
+    log_blank = torch.full((1, 6, 41), -1e-3)
+    log_emit = torch.full((1, 6, 40), -6e4)
+    log_emit[0, 2] = -1.0
+    lengths = torch.tensor([6]), torch.tensor([40])
+    loss = transducer_loss(log_blank, log_emit, *lengths)
+    torch.testing.assert_close(loss, torch.tensor([40.0 + 6e-3]))
+    lattice = score_lattice(log_blank, log_emit, *lengths)
+    assert abs(node_posteriors(lattice).sum().item() - 46) < 1e-6
 
 
 def random_batch(dtype=torch.float32, vocab_size=17, seed=0):
