@@ -2,8 +2,8 @@
 
     demo   the built-in streaming Conformer
     full   demo going on with full context: every frame hears the whole utterance
-    lstm   an LSTM as large, from synthetic speech and then the recordings
-    bad    demo with noise on its weights
+    lstm   an LSTM as large, from synthetic speech, then taught by demo
+    bad    demo with noise on its weights, and too little blank
 
 A student starts from weights that learnt phones and labels from synthetic speech without any
 teacher, the same for all cells of a seed: from nothing, thousands of steps go by before a
@@ -23,12 +23,16 @@ from compress.curriculum import CurriculumStage, Phase
 from compress.data.batches import BatchSampler, BatchSettings, Source
 from compress.data.sets import synthetic_store
 from compress.data.tokenizer import Tokenizer
+from compress.distill.lessons import parse_distill
+from compress.distill.setup import build_teaching
+from compress.models.predictors import BLANK
 from compress.models.transducer import Transducer
 from compress.trainer import TrainSettings, train
 from distillation.data import Hearing, augmenter_of, choose_cuts, train_sources
 
 DEMO = Path(__file__).resolve().parents[2] / "compress" / "assets" / "demo-teacher"
-NOISE_OF_BAD = 0.42  # standard deviations of each matrix
+NOISE_OF_BAD = 0.5  # standard deviations of each matrix
+TALKATIVE = 5.0  # nats off blank's bias: it errs by wrong words, not by silence
 JOINT = 64
 STUDENTS = {
     "stream": ConformerRecipe(
@@ -48,7 +52,7 @@ class Schooling:
 
     start: tuple[int, int, int] = (1200, 800, 500)  # phones, CTC, transducer
     teacher: int = 300
-    lstm: int = 1000
+    lstm: int = 2000
     seconds: float = 20.0
     synthetic: int = 14_000
     hearing: Hearing = Hearing(3, 1000)  # noqa: RUF009  frozen
@@ -84,16 +88,21 @@ def bad(demo, tokenizer, packs, schooling, out) -> Transducer:
         for parameter in demo.parameters():
             if parameter.ndim > 1:
                 parameter += NOISE_OF_BAD * parameter.std() * torch.randn_like(parameter)
+        demo.joiner.output.bias[BLANK] -= TALKATIVE
     return demo
 
 
 def lstm(demo, tokenizer, packs, schooling, out) -> Transducer:
-    """Synthetic speech first, as students begin; then the recordings, with demo's lattice."""
+    """Synthetic speech first, as students begin; then the recordings, taught by demo."""
     start, _ = load_model(make_start("lstm-teacher", 0, out.parent, packs, schooling))
     stage = CurriculumStage(start.config, [Phase(steps=schooling.lstm, ctc=0.1, transducer=1.0)])
     stage.transducer.load_state_dict(start.state_dict())
-    settings = TrainSettings(schooling.lstm, 1e-3, warmup_steps=50)
+    settings = TrainSettings(schooling.lstm, 1.5e-3, warmup_steps=50)
     sampler = sampler_of(recordings(packs, schooling), tokenizer, schooling.seconds, 0)
+    models = (demo, tokenizer), (stage.transducer, tokenizer)
+    stage.model.teaching = build_teaching(
+        parse_distill("occupancy=1"), "none", *models, sampler, out / "targets"
+    )
     train(stage, sampler, settings, out / "training", "lstm", resume=True)
     return stage.transducer
 
