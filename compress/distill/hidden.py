@@ -65,7 +65,7 @@ class Hidden(Distiller):
 
     def loss(self, student: View, teacher: TeacherView | View, batch: Batch) -> Tensor:
         ours = exact(student.adapters["hidden"](student.encoded))
-        theirs = at_student_rate(exact(teacher.encoded.detach()), student, teacher)
+        theirs = at_student_rate(exact(teacher.encoded), student, teacher)
         distance = (theirs - ours).square().mean(-1)
         if self.epsilon < 1:
             distance = distance * self.weights(student, teacher)

@@ -8,6 +8,7 @@ from torch import nn
 
 from compress.distill.encoder import Encoder
 from compress.distill.hidden import Hidden
+from compress.distill.lattice import Lattice
 from compress.distill.lessons import Lesson
 from compress.distill.tandem import CoLearning, Tandem
 from compress.distill.targets.encoded import EncodedTargets
@@ -148,6 +149,19 @@ def test_the_teachers_encoder_runs_once_a_step():
         teaching.loss(view, tiny_batch(), step)
     assert len(calls) == 3
     assert teaching.seen is None  # nothing keeps the graph alive between steps
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(8, 64), (64, 8)])
+def test_chunks_of_other_lengths_meet_in_one_lattice(mine, theirs):
+    """40 frames are 10 encoder frames in chunks of 2, and 16 in chunks of 16."""
+    batch, student = tiny_batch(), build("lstm", seed=1, chunk_frames=mine)
+    found = []
+    for chunk_frames in (mine, theirs):
+        teacher = build("lstm", seed=2, chunk_frames=chunk_frames)
+        lattice = Lesson("lattice", 1.0, 0, FOREVER, Lattice())
+        teaching = CoLearning([lattice], Tandem(teacher, student))
+        found.append(teaching.loss(view_batch(student, batch), batch, 0)[0].item())
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
 def test_warm_start_copies_the_checkpoint_and_leaves_it_alone():
