@@ -88,7 +88,7 @@ def beam_search(
         [
             Hypothesis([token for token in path if token != BLANK], score)
             for path, score in zip(paths, row, strict=True)
-            if score > -torch.inf
+            if score != -torch.inf  # NaN stays, for the caller to name the utterance
         ]
         for paths, row in zip(tokens, scores, strict=True)
     ]

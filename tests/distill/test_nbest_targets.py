@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from compress.distill.targets.nbest import NBestTargets, split_tokens
+from compress.distill.targets.nbest import NBestTargets, pad_hypotheses, split_tokens
 from compress.distill.targets.reference import ReferenceTargets
+from compress.losses.hypotheses import different_rows, score_hypotheses, score_labels
+from compress.models.config import LstmPredictorConfig, StatelessPredictorConfig
 from streaming.errors import InputError
 from tests.distill.small_views import (
+    LOGIT_LENGTHS,
     TARGET_LENGTHS,
     TARGETS,
     batch_of,
+    build_model,
     enumerated_score,
     taught_by,
     view_of,
@@ -44,6 +48,36 @@ def test_hypotheses_are_stored_once_and_best_first():
         assert item["tokens"].dtype == item["lengths"].dtype == np.uint16
         assert item["scores"].dtype == np.float32
         assert item["lengths"].sum() == len(item["tokens"])
+
+
+@pytest.mark.parametrize("predictor", [StatelessPredictorConfig, LstmPredictorConfig])
+def test_shared_rows_change_no_score(predictor):
+    """Three hypotheses that part and meet again, one that is another's beginning, one empty."""
+    widths = {"embedding": 8} if predictor is LstmPredictorConfig else {}
+    model = build_model(5, predictor=predictor, **widths)
+    encoded = view_of(5).encoded
+    texts = [[2, 3, 4, 2, 3], [2, 3, 5, 2, 3], [2, 3]], [[6, 6, 6, 6], [6, 6]], [[], [4]]
+    hypotheses = pad_hypotheses([list(some) for some in texts])
+    scores = score_hypotheses(model, encoded, LOGIT_LENGTHS, hypotheses)
+    for row, some in enumerate(texts):
+        for n, labels in enumerate(some):
+            padded, length = torch.tensor([labels], dtype=torch.long), torch.tensor([len(labels)])
+            one = slice(row, row + 1)
+            alone = score_labels(model, encoded[one], LOGIT_LENGTHS[one], padded, length)
+            assert scores[row, n].item() == pytest.approx(alone.item(), rel=1e-5)
+    assert torch.isinf(scores).sum() == 2
+
+
+def test_a_row_that_hypotheses_share_is_there_once():
+    """2 3 4 and 2 3 5 share their first two rows of four, and no other utterance's."""
+    predictor = build_model(0).predictor
+    labels = torch.tensor([[2, 3, 4], [2, 3, 5], [2, 3, 4]])
+    utterance, lengths = torch.tensor([0, 0, 1]), torch.tensor([3, 3, 3])
+    rows = different_rows(predictor, utterance, labels, lengths, 2)
+    assert rows.context.shape == (2, 6, 2)
+    assert rows.places[0, :2].tolist() == rows.places[1, :2].tolist()
+    assert rows.places[:2].unique().tolist() == [0, 1, 2, 3, 4, 5]
+    assert rows.places[2].unique().tolist() == [0, 1, 2, 3]
 
 
 @torch.no_grad()
