@@ -14,7 +14,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,13 +73,30 @@ def rate_at(step: int, settings: TrainSettings) -> float:
 
 
 def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW; matrices decay, biases and norms do not."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    """AdamW; matrices decay, biases and norms do not.
+
+    A module with a `rate_share` (a trained teacher that learns along) gets that share of the rate.
+    """
+    shares: dict[int, float] = {
+        id(parameter): float(cast("float", module.rate_share))
+        for module in model.modules()
+        if hasattr(module, "rate_share")
+        for parameter in module.parameters()
+    }
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        key = shares.get(id(parameter), 1.0), parameter.ndim > 1
+        groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {
+                "params": parameters,
+                "weight_decay": settings.weight_decay if decays else 0.0,
+                "rate_share": share,
+            }
+            for (share, decays), parameters in sorted(groups.items(), key=lambda item: item[0])[
+                ::-1
+            ]
         ],
         lr=settings.learning_rate,
         betas=(0.9, 0.98),
@@ -179,7 +196,7 @@ def run_step(
     """One update; returns what the log should hold."""
     torch.manual_seed(settings.seed * 1_000_003 + step)
     for group in optimizer.param_groups:
-        group["lr"] = rate_at(step, settings)
+        group["lr"] = rate_at(step, settings) * group["rate_share"]
     device = next(stage.model.parameters()).device.type
     with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
         loss, parts = stage.loss(batch, step)

@@ -222,7 +222,7 @@ def test_nan_names_the_utterance(packs, talker, tmp_path, monkeypatch):
     with torch.no_grad():
         teacher.joiner.output.bias[3] = torch.nan
     monkeypatch.setattr(labelling, "load_model", lambda folder: (teacher, tokenizer))
-    with pytest.raises(InputError, match=r"NaN or infinity of utterance first/u0/\d+ \(scores\)"):
+    with pytest.raises(InputError, match=r"NaN or infinity of utterance first/u0 \(scores\)"):
         label_data(talker, packs, tmp_path / "labels")
 
 

@@ -101,6 +101,14 @@ def test_matrices_decay_and_vectors_do_not():
     assert decaying["weight_decay"] > 0 == still["weight_decay"]
 
 
+def test_a_module_may_have_a_share_of_the_rate():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    model[1].rate_share = 0.1
+    groups = build_optimizer(model, TrainSettings(steps=1)).param_groups
+    shares = {id(p): group["rate_share"] for group in groups for p in group["params"]}
+    assert [shares[id(p)] for p in model.parameters()] == [1.0, 1.0, 0.1, 0.1]
+
+
 def test_it_learns_and_logs(tmp_path):
     toy = run(Toy(), tmp_path)
     rows = read_log(tmp_path / "log.jsonl")

@@ -64,9 +64,10 @@ def join_cuts(
         clips = speakers[name]
         drawn = rng.choice(len(clips), size=num_words, replace=num_words > len(clips))
         pieces = tuple(clips[position] for position in drawn)
+        what = crc32(" ".join(cut.id for cut in pieces).encode())
         joined.append(
             JoinedUtterance(
-                id=f"joined-{seed}-{index:06d}",
+                id=f"joined-{seed}-{index:06d}-{what:08x}",
                 speaker=name,
                 text=" ".join(cut.supervisions[0].text for cut in pieces),
                 pieces=pieces,

@@ -29,6 +29,9 @@ from streaming.errors import InputError
 MODES = ("colearn", "shared")
 
 
+RATE_SHARE = 0.1  # a trained teacher forgets at the rate of a student's first weights       [ours]
+
+
 class Tandem(nn.Module):
     """A copy of `teacher`, trained or fresh, that is to learn beside `student`.
 
@@ -42,6 +45,7 @@ class Tandem(nn.Module):
         if mode not in MODES:
             raise InputError(f"no mode of co-learning {mode!r}: use {' or '.join(MODES)}")
         self.shared = mode == "shared"
+        self.rate_share = RATE_SHARE
         learning = deepcopy(teacher).requires_grad_(True)
         if self.shared:
             check_shared(teacher, student)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -65,7 +66,7 @@ class Teaching(nn.Module):
         """What the teacher says of the batch, on its own frames."""
         assert self.targets, "lessons need the teacher's targets"
         ratio = student.model.encoder.subsampling / self.targets.teacher.encoder.subsampling
-        num_frames = round(student.encoded.shape[1] * ratio)
+        num_frames = math.ceil(student.encoded.shape[1] * ratio)
         return self.targets.view(batch, [key_of(row) for row in batch.rows], num_frames)
 
 

@@ -209,16 +209,16 @@ def label(
         view = view_batch(teacher, batch)
         for store in stores.values():
             items = store.kind.label(view, batch)
-            check_finite(keys, items)
+            check_finite(rows, items)
             pairs = zip(keys, items, strict=True)
             store.append((key, item) for key, item in pairs if key not in store.places)
 
 
-def check_finite(keys: list[str], items: list[Item]) -> None:
-    for key, item in zip(keys, items, strict=True):
+def check_finite(rows: list[Row], items: list[Item]) -> None:
+    for row, item in zip(rows, items, strict=True):
         for name, part in item.items():
             if part.dtype.kind == "f" and not np.isfinite(part).all():
                 raise InputError(
-                    f"the teacher says NaN or infinity of utterance {key} ({name}): look at its "
-                    "audio, or at the teacher's weights"
+                    f"the teacher says NaN or infinity of utterance {row.data}/{row.id} ({name}): "
+                    "look at its audio, or at the teacher's weights"
                 )
