@@ -9,19 +9,25 @@ their probabilities add up. icefall adds them up among the K that survive; here 
 before the K best are chosen, which never leaves fewer than K.                              [ours]
 
 <unk> counts as blank, as in every search of this project: the better of both is blank's score.
+
+A language model may join in, fused as in one_best's targets: lm/fusion.py.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from compress.data.tokenizer import UNKNOWN_ID
+from compress.lm.fusion import fuse
 from compress.models.predictors import BLANK, StatelessPredictor
 from compress.models.transducer import Transducer
 from streaming.errors import InputError
+
+if TYPE_CHECKING:
+    from compress.lm import LanguageModel
 
 FIRST_LABEL = UNKNOWN_ID + 1
 # An odd multiplier modulo 2^64 (Knuth's): equal hashes of different hypotheses need 2^32 of them.
@@ -31,8 +37,8 @@ MULTIPLIER = 6364136223846793005
 class Hypothesis(NamedTuple):
     """Labels, and the log probability of the paths that the search followed, in nats.
 
-    The score is at most log P(labels|x), which sums over all paths: losses/hypotheses.py. With a
-    language model it holds lm_weight times that model's log probability too.
+    Not log P(labels|x), which sums over all paths, also those with two labels in a frame:
+    losses/hypotheses.py.
     """
 
     tokens: list[int]
@@ -51,6 +57,13 @@ class Beam(NamedTuple):
     context: Tensor
 
 
+class Opinion(NamedTuple):
+    """A language model on N = B * K hypotheses: its state, and log P of the next label (N, V)."""
+
+    state: Any
+    log_probs: Tensor
+
+
 class Choice(NamedTuple):
     """What became of the beam at a frame, (B, K) each: from which hypothesis, with which token."""
 
@@ -65,11 +78,13 @@ def beam_search(
     logit_lengths: Tensor,
     beam: int = 4,
     nbest: int = 4,
+    lm: LanguageModel | None = None,
+    lm_weight: float = 0.3,
 ) -> list[list[Hypothesis]]:
     """The best hypotheses of each utterance, best first, at most `nbest` and all different.
 
-    encoded (B, T, J), logit_lengths (B,). With beam=1 it is the greedy search of evaluate.py.
-    Raises InputError for a predictor with a memory of its own (an LSTM).
+    encoded (B, T, J), logit_lengths (B,). With beam=1 and no language model it is the greedy
+    search of evaluate.py. Raises InputError for a predictor with a memory of its own (an LSTM).
     """
     check_beam(beam, nbest)
     predictor = stateless_predictor(model)
@@ -77,11 +92,16 @@ def beam_search(
     with torch.autocast(device, enabled=False):
         frames = encoded.float().unbind(1)
         now = first_beam(predictor, len(encoded), beam, encoded.device)
+        opinion = first_opinion(lm, now.labels) if lm else None
         choices = []
         for t, frame in enumerate(frames):
             log_probs = score_frame(model, frame, now.context)
+            if opinion:
+                log_probs = fuse(log_probs, opinion.log_probs.view_as(log_probs), lm_weight)
             now, choice = advance(now, log_probs, logit_lengths > t)
             choices.append(choice)
+            if lm and opinion:
+                opinion = next_opinion(lm, opinion, choice)
     tokens = trace_back(choices)[:, :nbest].tolist()
     scores = now.scores[:, :nbest].tolist()
     return [
@@ -175,6 +195,25 @@ def follow(now: Beam, scores: Tensor, choice: Choice) -> Beam:
         torch.where(grown, labels * MULTIPLIER + choice.token, labels),
         torch.where(grown, labels, without_last),
         torch.where(grown.unsqueeze(-1), longer, context),
+    )
+
+
+def first_opinion(lm: LanguageModel, labels: Tensor) -> Opinion:
+    state = lm.start(labels.numel(), labels.device)
+    return Opinion(state, lm.first(state))
+
+
+def next_opinion(lm: LanguageModel, opinion: Opinion, choice: Choice) -> Opinion:
+    """Only the hypotheses that took a label ask again: one frame in five, or so."""
+    num, beam = choice.parent.shape
+    index = torch.arange(num, device=choice.parent.device)[:, None] * beam + choice.parent
+    index, token = index.flatten(), choice.token.flatten()
+    grown = (token != BLANK).nonzero().squeeze(1)
+    log_probs, moved = lm.step(lm.select(opinion.state, index[grown]), token[grown])
+    index[grown] = len(opinion.log_probs) + torch.arange(len(grown), device=index.device)
+    return Opinion(
+        lm.select(lm.join([opinion.state, moved]), index),
+        torch.cat([opinion.log_probs, log_probs])[index],
     )
 
 

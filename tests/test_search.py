@@ -15,6 +15,7 @@ from compress.models.config import LstmPredictorConfig
 from compress.search import beam_search
 from streaming.errors import InputError
 from tests.distill.small_views import build_model
+from tests.lm.tiny_models import MODELS
 from tests.reference.beam import search_beam, sum_alignments
 
 
@@ -33,6 +34,27 @@ def test_equals_the_loop(seed, beam):
     found = beam_search(model, encoded, lengths, beam, beam)
     for hypotheses, frames, length in zip(found, encoded, lengths, strict=True):
         wanted = search_beam(model, frames[:length], beam)
+        assert [tuple(one.tokens) for one in hypotheses] == [labels for labels, _ in wanted]
+        scores = [one.score for one in hypotheses]
+        assert scores == pytest.approx([score for _, score in wanted], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("beam", [1, 4])
+def test_fused_with_a_language_model_equals_the_loop(kind, seed, beam):
+    model, lm = build_model(seed), MODELS[kind]()
+    encoded, lengths = random_frames(seed)
+
+    def after(labels):
+        targets = torch.tensor([labels], dtype=torch.long)
+        return lm.log_probs(targets, torch.tensor([len(labels)]))[0, -1].tolist()
+
+    found = beam_search(model, encoded, lengths, beam, beam, lm, lm_weight=0.8)
+    plain = beam_search(model, encoded, lengths, beam, beam)
+    assert found != plain
+    for hypotheses, frames, length in zip(found, encoded, lengths, strict=True):
+        wanted = search_beam(model, frames[:length], beam, after, 0.8)
         assert [tuple(one.tokens) for one in hypotheses] == [labels for labels, _ in wanted]
         scores = [one.score for one in hypotheses]
         assert scores == pytest.approx([score for _, score in wanted], abs=1e-4)

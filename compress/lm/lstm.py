@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -78,6 +79,9 @@ class LstmModel(LanguageModel[LstmState]):
 
     def select(self, state: LstmState, index: Tensor) -> LstmState:
         return LstmState(state.h[:, index], state.c[:, index])
+
+    def join(self, states: Sequence[LstmState]) -> LstmState:
+        return LstmState(*(torch.cat(parts, 1) for parts in zip(*states, strict=True)))
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: part.detach().cpu() for name, part in self.network.state_dict().items()}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Generic, TypeVar
 
 import torch
@@ -58,6 +59,10 @@ class LanguageModel(ABC, Generic[State]):
     @abstractmethod
     def select(self, state: State, index: Tensor) -> State:
         """The hypotheses of index (M,) int64, in that order, repeats allowed."""
+
+    @abstractmethod
+    def join(self, states: Sequence[State]) -> State:
+        """The hypotheses of several states, those of the first before those of the second."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:

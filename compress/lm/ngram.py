@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -96,6 +96,9 @@ class NgramModel(LanguageModel[Tensor]):
 
     def select(self, state: Tensor, index: Tensor) -> Tensor:
         return state[index]
+
+    def join(self, states: Sequence[Tensor]) -> Tensor:
+        return torch.cat([*states])
 
     def tensors(self) -> dict[str, Tensor]:
         tables = {"unigram": torch.from_numpy(self.unigram)}

@@ -43,9 +43,9 @@ import torch
 from torch import Tensor
 
 from compress.data.batches import Batch
-from compress.data.tokenizer import UNKNOWN_ID
 from compress.distill.targets.kind import LOWEST, Item, Kind
 from compress.distill.view import View
+from compress.lm.fusion import fuse
 from compress.losses.best_path import Path, best_path
 from compress.losses.path import merge_classes, path_logits
 from compress.models.predictors import BLANK
@@ -136,16 +136,6 @@ def rows_of(after: Tensor, path: Path, log_probs: Tensor) -> Tensor:
             "train it with the teacher's tokenizer"
         )
     return after[torch.arange(len(after))[:, None], path.rows]
-
-
-def fuse(log_probs: Tensor, lm_log_probs: Tensor, lm_weight: float) -> Tensor:
-    """Shallow fusion of two (.., V), blank's probability unchanged; see the equation above."""
-    bonus = lm_log_probs.clone()
-    bonus[..., UNKNOWN_ID] = LOWEST
-    log_blank = log_probs[..., :1]
-    labels = (log_probs + lm_weight * bonus)[..., 1:].log_softmax(-1)
-    not_blank = log_probs[..., 1:].logsumexp(-1, keepdim=True)
-    return torch.cat([log_blank, not_blank + labels], -1)
 
 
 def merge_rest(log_probs: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
