@@ -18,9 +18,9 @@ from torch.autograd.function import once_differentiable
 
 from compress.models.predictors import BLANK
 
-# Logits alive at once, 2 MB in float32. A slice that stays in the cache is faster than a large one;
-# see bench/LOG.md for what larger and smaller ones cost.
-LOGITS_PER_SLICE = 524_288
+# Logits alive at once. 2 MB in float32 stay in a processor's cache and take 0.8 of the time of one
+# slice of 16 MB (V = 256); a GPU wants few large products. bench/LOG.md has what else was tried.
+LOGITS_PER_SLICE = {"cpu": 2**19, "cuda": 2**25}
 
 Part = tuple[slice, slice]  # utterances, frames
 
@@ -104,9 +104,10 @@ def exact(encoded: Tensor) -> torch.dtype:
 
 
 def lattice_parts(encoded: Tensor, predicted: Tensor, weight: Tensor, bias: Tensor) -> list[Part]:
-    """Parts of (B, T) whose nodes have about LOGITS_PER_SLICE logits each, at least one frame."""
+    """Parts of (B, T) whose nodes have about LOGITS_PER_SLICE logits, at least a frame each."""
     (num_utterances, num_frames), num_rows = encoded.shape[:2], predicted.shape[1]
-    frames = max(1, LOGITS_PER_SLICE // (num_rows * max(weight.shape)))
+    budget = LOGITS_PER_SLICE[encoded.device.type]
+    frames = max(1, budget // (num_rows * max(weight.shape)))
     frame_step = max(1, frames // num_utterances)
     batch_step = min(num_utterances, frames)
     return [
@@ -124,8 +125,8 @@ def joint_logits(
     tanh(x) is 2 sigmoid(2x) - 1, within 2e-7: torch's float32 sigmoid takes a tenth of the time
     of its tanh on a CPU, and tanh was a third of a V = 256 lattice's forward pass.
     """
-    double = 2 * encoded[part].to(exact(encoded))
-    hidden = double.unsqueeze(2) + 2 * predicted[part[0]].unsqueeze(1)
+    twice = 2 * encoded[part].to(exact(encoded))
+    hidden = twice.unsqueeze(2) + 2 * predicted[part[0]].unsqueeze(1)
     hidden = hidden.sigmoid_().mul_(2).sub_(1)
     return hidden, F.linear(hidden.to(weight.dtype), weight, bias)
 
