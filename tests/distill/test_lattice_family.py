@@ -8,12 +8,9 @@ import torch
 from compress.distill.lattice import Lattice
 from compress.distill.lattice_full import LatticeFull
 from compress.distill.occupancy import Occupancy
-from tests.reference.networks import (
-    parameters,
-    random_view,
-    select,
-    view_of,
-)
+from compress.distill.view import view_batch
+from tests.distill.tiny_views import build, store, tiny_batch
+from tests.reference.networks import parameters, random_view, select, view_of
 
 METHODS = [Lattice(), LatticeFull(), Occupancy(), Occupancy(sharpness=0.3)]
 every_method = pytest.mark.parametrize("method", METHODS, ids=str)
@@ -104,3 +101,15 @@ def test_softmaxes_are_in_float32_under_autocast(method):
         rounded = loss_of(method, student, teacher)
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=0.03, atol=0)
+
+
+@every_method
+def test_a_stored_teacher_says_what_a_running_one_says(method):
+    """Through float16 on disk, with another joint width and an utterance without labels."""
+    batch, student, teacher = tiny_batch(), build("conformer"), build("lstm", 7, seed=1)
+    running = method.loss(view_batch(student, batch), view_batch(teacher, batch), batch)
+    stored = store(teacher, batch, method.needs(), num_frames=10)
+    loss = method.loss(view_batch(student, batch), stored, batch)
+    torch.testing.assert_close(loss, running, rtol=1e-2, atol=0)
+    itself = method.loss(view_batch(teacher, batch), stored, batch)
+    assert abs(itself) < 1e-4 < loss
