@@ -93,11 +93,13 @@ CELLS = {
 COMPARISONS = [
     Comparison("2011.06110", "60 % pruned, lattice", "sparse-60", "sparse-60-lattice"),
     Comparison("ours", "60 % pruned, occupancy", "sparse-60", "sparse-60-occupancy"),
-    Comparison("2011.06110", "90 % pruned, lattice", "sparse-90", "sparse-90-lattice"),
+    Comparison("2011.06110", "90 % pruned, lattice", "sparse-90", "sparse-90-lattice", quick=True),
     Comparison("ours", "90 % pruned, occupancy", "sparse-90", "sparse-90-occupancy"),
     Comparison("2110.03334", "offline, labelled only", "offline-few", "offline-few-one-best"),
     Comparison("2110.03334", "offline, unlabelled too", "offline-few", "offline-more-one-best"),
-    Comparison("2110.03334", "streaming, labelled only", "stream-few", "stream-few-one-best"),
+    Comparison(
+        "2110.03334", "streaming, labelled only", "stream-few", "stream-few-one-best", quick=True
+    ),
     Comparison("2110.03334", "streaming, unlabelled too", "stream-few", "stream-more-one-best"),
     Comparison("2110.03334", "streaming, unlabelled, LM", "stream-few", "stream-more-one-best-lm"),
     Comparison("2106.07734", "static teacher", "wide", "wide-static"),
@@ -108,6 +110,6 @@ COMPARISONS = [
     Comparison("2303.05958", "good teacher, against soft", "good-soft", "good-full-sum"),
     Comparison("2303.05958", "bad teacher, against hard", "bad-hard", "bad-full-sum"),
     Comparison("2303.05958", "bad teacher, against soft", "bad-soft", "bad-full-sum"),
-    Comparison("2008.00671", "LSTM from a Conformer", "lstm", "lstm-tutornet"),
+    Comparison("2008.00671", "LSTM from a Conformer", "lstm", "lstm-tutornet", quick=True),
     Comparison("2008.00671", "Conformer from an LSTM", "stream", "stream-tutornet"),
 ]
