@@ -33,6 +33,8 @@ from compress.distill.targets.kind import Item
 from compress.distill.targets.nbest import NBestTargets, split_tokens
 from compress.distill.targets.store import TargetStore, fingerprint, key_of, store_targets
 from compress.evaluate import word_error_rate
+from compress.lm import check_tokenizer
+from compress.models.transducer import Transducer
 from compress.progress import say
 from compress.search import stateless_predictor
 from streaming.errors import InputError
@@ -77,18 +79,23 @@ def label_data(
     min_confidence: float = 0.0,
     beam: int = 4,
     nbest: int = 4,
+    lm: Path | None = None,
+    lm_weight: float = 0.3,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Label `split` of each set of `data`, or all of a set that names no splits; the record.
 
+    lm: folder of a language model over the teacher's tokens, which then has a say in the search.
     Raises InputError for a confidence outside [0, 1], a folder with other files or of another
     call, and when no utterance is left.
     """
     if not 0 <= min_confidence <= 1:
         raise InputError(f"--min-confidence is a share, 0 to 1; got {min_confidence:g}")
-    kind = NBestTargets(beam, nbest)
+    kind = NBestTargets(beam, nbest, str(lm) if lm else None, lm_weight)
     teacher, tokenizer = load_model(teacher_folder)
     stateless_predictor(teacher)
+    if kind.language_model:
+        check_tokenizer(kind.language_model, tokenizer)
     cuts = read_unlabelled(data, split)
     asked = {
         "teacher": str(teacher_folder.resolve()),
@@ -97,15 +104,14 @@ def label_data(
         "beam": beam,
         "nbest": nbest,
     }
+    if lm:
+        asked |= {"lm": str(lm.resolve()), "lm_weight": lm_weight}
     claim_folder(asked, out, resume)
     stores = [
         build_store(cache_folder(), f"{set_name(spec)}-{split}", some)
         for spec, some in zip(data, cuts, strict=True)
     ]
-    hidden = [hide_texts(store) for store in stores]
-    sources = [Source(store) for store in hidden if store.rows]
-    sampler = BatchSampler(sources, tokenizer, BatchSettings(), augment=False)
-    targets = store_targets(out / "targets", [kind], teacher, sampler)
+    targets = run_teacher(out / "targets", kind, teacher, tokenizer, stores)
     by_id = {cut.id: cut for some in cuts for cut in some}
     heard = [
         Heard(by_id[row.id], row, read_label(targets, kind, row, tokenizer))
@@ -150,6 +156,19 @@ def one_supervision(cut: Cut) -> Cut:
     )
     cut.supervisions = [segment]
     return cut
+
+
+def run_teacher(
+    folder: Path,
+    kind: NBestTargets,
+    teacher: Transducer,
+    tokenizer: Tokenizer,
+    stores: list[FeatureStore],
+) -> TargetStore:
+    """Store the N-best of every utterance that has a frame, or find it stored."""
+    sources = [Source(hide_texts(store)) for store in stores]
+    sampler = BatchSampler(sources, tokenizer, BatchSettings(), augment=False)
+    return store_targets(folder, [kind], teacher, sampler)
 
 
 def hide_texts(store: FeatureStore) -> FeatureStore:

@@ -19,10 +19,13 @@ from compress.data.batches import BatchSampler, BatchSettings, Source
 from compress.data.cuts import read_data, read_samples
 from compress.data.sets import real_cuts, real_store
 from compress.data.synthetic import make_synthetic
+from compress.data.tokenizer import train_tokenizer
 from compress.distill.targets import store
 from compress.distill.targets.nbest import NBestTargets
 from compress.evaluate import word_error_rate
 from compress.label import label_data
+from compress.lm import NgramModel, fingerprint, save_lm
+from compress.lm.config import NgramConfig
 from compress.models.config import LstmPredictorConfig
 from streaming.errors import InputError
 from tests.distill.small_views import build_model
@@ -215,6 +218,34 @@ def test_cuts_without_supervision(packs, talker, tmp_path):
         file.writelines(lines)
     label_data(talker, [str(tmp_path / "bare")], tmp_path / "labels")
     assert len(read_data(tmp_path / "labels")) == 3
+
+
+def tiny_lm(folder, tokenizer, vocab_size=48):
+    """It has read one text, and so often that nothing else will do."""
+    tokens = np.array([0, *[*tokenizer.encode("one two three four"), 0] * 50], np.int32)
+    config = NgramConfig(vocab_size=vocab_size, order=3)
+    save_lm(NgramModel.train([tokens], config, fingerprint(tokenizer)), folder)
+    return folder
+
+
+def test_a_language_model_has_a_say(packs, talker, tmp_path):
+    label_data(talker, packs, tmp_path / "without")
+    lm = tiny_lm(tmp_path / "lm", build_tokenizer())
+    record = label_data(talker, packs, tmp_path / "with", lm=lm, lm_weight=3.0)
+    assert record["lm_weight"] == 3.0
+    without, fused = (
+        " ".join(cut.supervisions[0].text for cut in read_data(tmp_path / run)).split()
+        for run in ("without", "with")
+    )
+    known = {"one", "two", "three", "four"}
+    assert sum(word in known for word in fused) > 2 * sum(word in known for word in without)
+    with pytest.raises(InputError, match="made with lm_weight 3.0, now it is 1.0"):
+        label_data(talker, packs, tmp_path / "with", lm=lm, lm_weight=1.0, resume=True)
+    with pytest.raises(InputError, match="is no language model folder"):
+        label_data(talker, packs, tmp_path / "other", lm=tmp_path / "nowhere")
+    foreign = tiny_lm(tmp_path / "foreign", train_tokenizer(["one two three four five"], 48))
+    with pytest.raises(InputError, match="over another vocabulary"):
+        label_data(talker, packs, tmp_path / "other", lm=foreign)
 
 
 def test_nan_names_the_utterance(packs, talker, tmp_path, monkeypatch):
