@@ -239,7 +239,7 @@ def test_a_language_model_has_a_say(packs, talker, tmp_path):
     )
     known = {"one", "two", "three", "four"}
     assert sum(word in known for word in fused) > 2 * sum(word in known for word in without)
-    with pytest.raises(InputError, match="made with lm_weight 3.0, now it is 1.0"):
+    with pytest.raises(InputError, match=r"made with lm_weight 3\.0, now it is 1\.0"):
         label_data(talker, packs, tmp_path / "with", lm=lm, lm_weight=1.0, resume=True)
     with pytest.raises(InputError, match="is no language model folder"):
         label_data(talker, packs, tmp_path / "other", lm=tmp_path / "nowhere")
