@@ -199,6 +199,10 @@ def label(
     ] = 0.0,
     beam: Annotated[int, typer.Option(help="Hypotheses the search keeps.")] = 4,
     nbest: Annotated[int, typer.Option(help="Hypotheses that are stored.")] = 4,
+    lm: Annotated[
+        Path | None, typer.Option(help="Folder of compress train-lm that has a say in the search.")
+    ] = None,
+    lm_weight: Annotated[float, typer.Option(help="How much of a say.")] = 0.3,
     out: Annotated[Path, typer.Option(help="Folder to write; later --data.")] = Path("runs/labels"),
     resume: Resume = False,
 ) -> None:
@@ -215,6 +219,8 @@ def label(
             min_confidence=min_confidence,
             beam=beam,
             nbest=nbest,
+            lm=lm,
+            lm_weight=lm_weight,
             resume=resume,
         )
     except KeyboardInterrupt:
