@@ -60,6 +60,7 @@ CELLS = {
     "sparse-90": pruned(0.9),
     "sparse-90-lattice": pruned(0.9, "lattice=1"),
     "sparse-90-occupancy": pruned(0.9, "occupancy=1"),
+    "sparse-90-both": pruned(0.9, "lattice=1,one_best=1"),
     # 2110.03334: a full-context teacher; few transcripts, then more speech without any.
     "offline-few": Cell("offline", "full", "few"),
     "offline-few-one-best": Cell("offline", "full", "few", "one_best=1"),
@@ -95,6 +96,7 @@ COMPARISONS = [
     Comparison("ours", "60 % pruned, occupancy", "sparse-60", "sparse-60-occupancy"),
     Comparison("2011.06110", "90 % pruned, lattice", "sparse-90", "sparse-90-lattice", quick=True),
     Comparison("ours", "90 % pruned, occupancy", "sparse-90", "sparse-90-occupancy"),
+    Comparison("ours", "90 % pruned, lattice and one_best", "sparse-90", "sparse-90-both"),
     Comparison("2110.03334", "offline, labelled only", "offline-few", "offline-few-one-best"),
     Comparison("2110.03334", "offline, unlabelled too", "offline-few", "offline-more-one-best"),
     Comparison(
