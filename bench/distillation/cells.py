@@ -61,7 +61,11 @@ CELLS = {
     "sparse-90-lattice": pruned(0.9, "lattice=1"),
     "sparse-90-occupancy": pruned(0.9, "occupancy=1"),
     "sparse-90-both": pruned(0.9, "lattice=1,one_best=1"),
-    # 2110.03334: a full-context teacher; few transcripts, then more speech without any.
+    # 2110.03334: a full-context teacher; all transcripts, or few and more speech without any.
+    "stream": Cell("stream", "demo"),
+    "stream-one-best": Cell("stream", "full", "all", "one_best=1", {"one_best": SHIFT}),
+    "offline": Cell("offline", "full"),
+    "offline-one-best": Cell("offline", "full", "all", "one_best=1"),
     "offline-few": Cell("offline", "full", "few"),
     "offline-few-one-best": Cell("offline", "full", "few", "one_best=1"),
     "offline-more-one-best": Cell("offline", "full", "few+full", "one_best=1"),
@@ -73,10 +77,10 @@ CELLS = {
     ),
     # 2106.07734: encoder distillation from a frozen teacher, one that learns along, one decoder.
     "wide": Cell("wide", "demo"),
-    "wide-static": Cell("wide", "demo", distill="encoder=1"),
-    "wide-colearn": Cell("wide", "demo", distill="encoder=1", tandem="colearn"),
+    "wide-static": Cell("wide", "demo", distill="encoder=0.1"),
+    "wide-colearn": Cell("wide", "demo", distill="encoder=0.1", tandem="colearn"),
     "wide-shared": Cell("wide", "demo", tandem="shared"),
-    "wide-shared-encoder": Cell("wide", "demo", distill="encoder=1", tandem="shared"),
+    "wide-shared-encoder": Cell("wide", "demo", distill="encoder=0.1", tandem="shared"),
     # 2303.05958: pseudo-labels of a good and of a bad teacher.
     "good-hard": Cell("stream", "demo", "few+demo"),
     "good-soft": Cell("stream", "demo", "few+demo", "lattice=1"),
@@ -85,7 +89,6 @@ CELLS = {
     "bad-soft": Cell("stream", "bad", "few+bad", "lattice=1"),
     "bad-full-sum": Cell("stream", "bad", "few+bad", "full_sum=1"),
     # 2008.00671: teacher and student of different families.
-    "stream": Cell("stream", "demo"),
     "lstm": Cell("lstm", "demo"),
     "lstm-tutornet": Cell("lstm", "demo", distill=TUTORNET, alone=True),
     "stream-tutornet": Cell("stream", "lstm", distill=TUTORNET, alone=True),
@@ -97,11 +100,11 @@ COMPARISONS = [
     Comparison("2011.06110", "90 % pruned, lattice", "sparse-90", "sparse-90-lattice", quick=True),
     Comparison("ours", "90 % pruned, occupancy", "sparse-90", "sparse-90-occupancy"),
     Comparison("ours", "90 % pruned, lattice and one_best", "sparse-90", "sparse-90-both"),
-    Comparison("2110.03334", "offline, labelled only", "offline-few", "offline-few-one-best"),
+    Comparison("2110.03334", "offline, labelled only", "offline", "offline-one-best"),
+    Comparison("2110.03334", "offline, a tenth labelled", "offline-few", "offline-few-one-best"),
     Comparison("2110.03334", "offline, unlabelled too", "offline-few", "offline-more-one-best"),
-    Comparison(
-        "2110.03334", "streaming, labelled only", "stream-few", "stream-few-one-best", quick=True
-    ),
+    Comparison("2110.03334", "streaming, labelled only", "stream", "stream-one-best", quick=True),
+    Comparison("2110.03334", "streaming, a tenth labelled", "stream-few", "stream-few-one-best"),
     Comparison("2110.03334", "streaming, unlabelled too", "stream-few", "stream-more-one-best"),
     Comparison("2110.03334", "streaming, unlabelled, LM", "stream-few", "stream-more-one-best-lm"),
     Comparison("2106.07734", "static teacher", "wide", "wide-static"),
