@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import islice
 
 import numpy as np
@@ -14,7 +15,7 @@ from compress.data.synthetic import make_synthetic
 from compress.distill.lattice import lattice, valid_nodes
 from compress.distill.targets.encoded import EncodedTargets
 from compress.distill.targets.moves import MoveTargets
-from compress.distill.targets.store import key_of, store_targets
+from compress.distill.targets.store import alone_in, key_of, store_targets
 from compress.distill.view import view_batch
 from streaming.errors import InputError
 from tests.tiny_teacher import build_teacher, build_tokenizer
@@ -105,6 +106,25 @@ def test_a_kill_while_storing_loses_nothing_but_the_last(sampler, tmp_path, cut)
                     for part in store.kinds[kind.name].item(key_of(row)).values()
                 )
     assert len(content(folder)["moves.bin"]) == len(before["moves.bin"])
+
+
+def test_a_second_process_waits_for_the_first(sampler, tmp_path):
+    folder = tmp_path / "targets"
+    entered, done = threading.Event(), threading.Event()
+
+    def second():
+        entered.set()
+        store_targets(folder, KINDS, build_teacher(), sampler)
+        done.set()
+
+    with alone_in(folder):  # flock is of the open file, so it keeps threads apart as well
+        other = threading.Thread(target=second)
+        other.start()
+        assert entered.wait(5)
+        assert not done.wait(0.5)
+        assert not (folder / "moves.jsonl").exists()
+    other.join()
+    assert done.is_set()
 
 
 def test_nan_names_the_utterance(sampler, tmp_path):

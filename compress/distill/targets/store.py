@@ -10,9 +10,11 @@ Teacher and student must see the same features, so batches with stored targets a
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +57,6 @@ class KindStore:
         if self.index.exists() and self.index.stat().st_size:
             self._read_index(header)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
             self.index.write_text(json.dumps(header) + "\n")
             self.path.write_bytes(b"")
 
@@ -169,21 +170,31 @@ def store_targets(
 ) -> TargetStore:
     """Run the teacher over all utterances of the sampler's sources that are not stored yet.
 
-    Killed, it goes on where it stopped. Raises InputError for targets of another teacher, and
+    Killed, it goes on where it stopped; a second process waits for the first. Raises InputError for targets of another teacher, and
     when the teacher says NaN of an utterance.
     """
     origin = fingerprint(teacher, sampler.tokenizer)
     origin["tail_frames"] = str(sampler.settings.tail_frames)
-    stores = {kind.name: KindStore(folder, kind, origin) for kind in kinds}
-    work = [
-        (source, rows)
-        for source in sampler.sources
-        for rows in bucket(missing(source, stores), round(sampler.settings.seconds / 0.01))
-        if rows
-    ]
-    for source, rows in track(work, "teacher's targets", len(work)):
-        label(stores, teacher, sampler, source, rows)
+    with alone_in(folder):
+        stores = {kind.name: KindStore(folder, kind, origin) for kind in kinds}
+        work = [
+            (source, rows)
+            for source in sampler.sources
+            for rows in bucket(missing(source, stores), round(sampler.settings.seconds / 0.01))
+            if rows
+        ]
+        for source, rows in track(work, "teacher's targets", len(work)):
+            label(stores, teacher, sampler, source, rows)
     return TargetStore(teacher, stores)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process stores targets in the folder; the end of a process lets go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def missing(source: Source, stores: dict[str, KindStore]) -> list[Row]:
