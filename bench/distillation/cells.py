@@ -79,7 +79,6 @@ CELLS = {
     "wide": Cell("wide", "demo"),
     "wide-static": Cell("wide", "demo", distill="encoder=0.1"),
     "wide-colearn": Cell("wide", "demo", distill="encoder=0.1", tandem="colearn"),
-    "wide-shared": Cell("wide", "demo", tandem="shared"),
     "wide-shared-encoder": Cell("wide", "demo", distill="encoder=0.1", tandem="shared"),
     # 2303.05958: pseudo-labels of a good and of a bad teacher.
     "good-hard": Cell("stream", "demo", "few+demo"),
@@ -109,7 +108,6 @@ COMPARISONS = [
     Comparison("2110.03334", "streaming, unlabelled, LM", "stream-few", "stream-more-one-best-lm"),
     Comparison("2106.07734", "static teacher", "wide", "wide-static"),
     Comparison("2106.07734", "co-learning", "wide", "wide-colearn"),
-    Comparison("2106.07734", "shared decoder, nothing else", "wide", "wide-shared"),
     Comparison("2106.07734", "shared decoder, co-learning", "wide", "wide-shared-encoder"),
     Comparison("2303.05958", "good teacher, against hard", "good-hard", "good-full-sum"),
     Comparison("2303.05958", "good teacher, against soft", "good-soft", "good-full-sum"),

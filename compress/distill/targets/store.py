@@ -170,8 +170,8 @@ def store_targets(
 ) -> TargetStore:
     """Run the teacher over all utterances of the sampler's sources that are not stored yet.
 
-    Killed, it goes on where it stopped; a second process waits for the first. Raises InputError for targets of another teacher, and
-    when the teacher says NaN of an utterance.
+    Killed, it goes on where it stopped; a second process waits for the first. Raises InputError
+    for targets of another teacher, and when the teacher says NaN of an utterance.
     """
     origin = fingerprint(teacher, sampler.tokenizer)
     origin["tail_frames"] = str(sampler.settings.tail_frames)
