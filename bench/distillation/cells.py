@@ -50,6 +50,7 @@ def pruned(sparsity: float, distill: str = "none", **settings: Any) -> Cell:
 
 
 TUTORNET = "hidden=1@0-{early},softmax=1@{early}"
+HUBER = {"full_sum": {"distance": "huber"}}
 SHIFT = {"shift": 2, "window": True}
 
 CELLS = {
@@ -86,7 +87,7 @@ CELLS = {
     "good-full-sum": Cell("stream", "demo", "few+demo", "full_sum=1"),
     "bad-hard": Cell("stream", "bad", "few+bad"),
     "bad-soft": Cell("stream", "bad", "few+bad", "lattice=1"),
-    "bad-full-sum": Cell("stream", "bad", "few+bad", "full_sum=1"),
+    "bad-full-sum": Cell("stream", "bad", "few+bad", "full_sum=1", HUBER),
     # 2008.00671: teacher and student of different families.
     "lstm": Cell("lstm", "demo"),
     "lstm-tutornet": Cell("lstm", "demo", distill=TUTORNET, alone=True),
