@@ -180,7 +180,7 @@ def train(
         say("interrupted: nothing is lost; add --resume to the same command")
         raise
     say(f"wrote {out}")
-    say(f"next: compress run --teacher {out} --sparsity 0.9")
+    say(f"next: compress {f'export {out}' if student else f'run --teacher {out} --sparsity 0.9'}")
 
 
 @app.command(
@@ -265,6 +265,23 @@ def train_language_model(
         raise
     say(f"wrote {out}")
     say(f"next: lm: {out} below methods, one_best in a copy of compress/recipes/one-best-lm.yaml")
+
+
+@app.command(name="export", epilog="Example: compress export runs/student --out runs/bundle")
+def export_bundle(
+    model: Annotated[Path, typer.Argument(help="A model folder, as compress train writes it.")],
+    quantize: Annotated[str, typer.Option(help="int8 or none.")] = "int8",
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/bundle"),
+) -> None:
+    """Write a streaming bundle of a trained model."""
+    say(f"compress export: {model}; loading libraries")
+    from compress.bundle import export_model
+
+    if quantize not in ("int8", "none"):
+        raise InputError(f"--quantize is int8 or none, got {quantize!r}")
+    export_model(model, out, "int8" if quantize == "int8" else "none")
+    say(f"wrote {out}")
+    say(f"next: compress transcribe {out} FILE.wav, or compress listen {out}")
 
 
 @app.command(name="eval", epilog="Example: compress eval runs/channel-0.9/bundle --data my_pack")

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.atomic import write_json
+from compress.bundle import export_model, networks
 from compress.calibrate import calibrate_blank
 from compress.checkpoint import load_model, save_model
 from compress.claim import claim_folder
@@ -51,16 +52,14 @@ from compress.distill.lessons import Lesson, check_lessons
 from compress.distill.setup import build_teaching
 from compress.evaluate import evaluate, word_error_rate
 from compress.measure import decode_bundle
-from compress.models.joiner import Joiner
-from compress.models.predictors import StatelessPredictor
 from compress.models.transducer import Transducer
 from compress.progress import say
 from compress.report.render import write_report
 from compress.shrink.stage import ShrinkStage
 from compress.trainer import read_log, train
-from export.bundle import update_bundle, write_bundle
+from export.bundle import update_bundle
 from export.parity import ladder
-from export.wrap import Encoder
+from streaming.bundle import read_bundle
 from streaming.errors import InputError
 
 if TYPE_CHECKING:
@@ -212,32 +211,16 @@ def compare(run: Run) -> dict[str, Any]:
 
 def export(run: Run) -> dict[str, Any]:
     """ONNX graphs, int8, tokens and card into bundle/."""
-    student, _ = load_model(run.folder / "student")
-    shutil.rmtree(run.folder / "bundle", ignore_errors=True)
-    info = write_bundle(
-        run.folder / "bundle",
-        *networks(student),
-        run.tokenizer.tokens(),
-        tokenizer_model=run.folder / "student" / "bpe.model",
-        name=run.folder.name,
-        provenance=provenance(run),
-        quantize=run.config.quantize,
-        tail_frames=run.config.recipe.batches.tail_frames,
+    bundle = run.folder / "bundle"
+    shutil.rmtree(bundle, ignore_errors=True)
+    tail_frames = run.config.recipe.batches.tail_frames
+    num_bytes = export_model(
+        run.folder / "student", bundle, run.config.quantize, provenance(run), tail_frames
     )
+    info = read_bundle(bundle)
     files = info.files[info.default_precision].values()
-    num_bytes = sum((run.folder / "bundle" / name).stat().st_size for name in files)
-    packed = sum(
-        len(zlib.compress((run.folder / "bundle" / name).read_bytes(), 9)) for name in files
-    )
-    say(f"  {info.default_precision} bundle: {num_bytes / 1e6:.2f} MB in {len(list(files))} graphs")
+    packed = sum(len(zlib.compress((bundle / name).read_bytes(), 9)) for name in files)
     return {"onnx_bytes": num_bytes, "packed_bytes": packed}
-
-
-def networks(model: Transducer) -> tuple[Encoder, StatelessPredictor, Joiner]:
-    """The three networks as a bundle takes them. Raises InputError for an LSTM predictor."""
-    if not isinstance(model.predictor, StatelessPredictor):
-        raise InputError("the model's predictor is an LSTM: a bundle takes a stateless one")
-    return model.encoder, model.predictor, model.joiner
 
 
 def provenance(run: Run) -> dict[str, Any]:

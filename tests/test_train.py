@@ -15,6 +15,7 @@ from compress.checkpoint import load_model, save_model
 from compress.cli import run_app
 from compress.config import RECIPES
 from compress.data.tokenizer import train_tokenizer
+from streaming.bundle import read_bundle
 from tests.tiny_teacher import build_teacher
 
 STUDENTS = sorted(
@@ -141,3 +142,22 @@ def test_conflicts_between_teacher_and_student_are_named(study, teacher, tmp_pat
     shared["model"]["joint_width"] = 16
     assert study(shared, "--out", "third") == 2
     assert "shared joiner needs equal joint widths" in capsys.readouterr().err
+
+
+def test_a_student_becomes_a_bundle_and_a_full_context_one_does_not(study, tmp_path, capsys):
+    assert study(tiny("codert-shared")) == 0
+    assert run_app(["export", "student", "--out", "bundle"]) == 0
+    assert "wrote bundle" in capsys.readouterr().err
+    info = read_bundle(tmp_path / "bundle")
+    assert info.provenance["data"] == ["synthetic"]
+    assert info.default_precision == "int8"
+    names = {name for layer in info.layers for name in [layer["name"]]}
+    assert not any("tandem" in name for name in names)  # the learning teacher is gone
+    assert run_app(["export", "student", "--out", "bundle"]) == 2
+    assert "bundle exists" in capsys.readouterr().err
+    assert run_app(["export", "student", "--quantize", "int3", "--out", "b"]) == 2
+
+    (tmp_path / "student").rename(tmp_path / "first")
+    assert study(tiny("one-best")) == 0
+    assert run_app(["export", "student", "--out", "offline"]) == 2
+    assert "does not stream" in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""`compress export`: a model folder becomes the bundle that a device gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from compress.checkpoint import load_model
+from compress.data.batches import BatchSettings
+from compress.models.joiner import Joiner
+from compress.models.predictors import StatelessPredictor
+from compress.models.transducer import Transducer
+from compress.progress import say
+from export.bundle import write_bundle
+from export.wrap import Encoder
+from streaming.bundle import BundleInfo
+from streaming.errors import InputError
+
+
+def export_model(
+    folder: Path,
+    out: Path,
+    quantize: Literal["int8", "none"] = "int8",
+    provenance: dict[str, Any] | None = None,
+    tail_frames: int = BatchSettings.tail_frames,
+) -> int:
+    """ONNX graphs, tokens and card of the model in `folder`; returns the bytes of its graphs.
+
+    Raises InputError for a model that does not stream, and for an `out` that exists.
+    """
+    model, tokenizer = load_model(folder)
+    if out.exists():
+        raise InputError(f"{out} exists: choose another --out")
+    info = write_bundle(
+        out,
+        *networks(model),
+        tokenizer.tokens(),
+        tokenizer_model=folder / "bpe.model",
+        name=out.name if out.name != "bundle" else out.resolve().parent.name,
+        provenance=provenance or read_provenance(folder),
+        quantize=quantize,
+        tail_frames=tail_frames,
+    )
+    num_bytes = graph_bytes(out, info)
+    graphs = len(info.files[info.default_precision])
+    say(f"  {info.default_precision} bundle: {num_bytes / 1e6:.2f} MB in {graphs} graphs")
+    return num_bytes
+
+
+def networks(model: Transducer) -> tuple[Encoder, StatelessPredictor, Joiner]:
+    """The three networks as a bundle takes them. Raises InputError for what cannot be one."""
+    if not isinstance(model.predictor, StatelessPredictor):
+        raise InputError("the model's predictor is an LSTM: a bundle takes a stateless one")
+    if getattr(model.encoder, "full_context", False):
+        raise InputError(
+            "the model's encoder hears whole utterances and does not stream: use it as --teacher "
+            "of compress train --student one-best-streaming"
+        )
+    return model.encoder, model.predictor, model.joiner
+
+
+def graph_bytes(bundle: Path, info: BundleInfo) -> int:
+    """Bytes of the graphs that run by default."""
+    files = info.files[info.default_precision].values()
+    return sum((bundle / name).stat().st_size for name in files)
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """What the model's record.json says of its training."""
+    path = folder / "record.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    return {key: record[key] for key in ("teacher", "data", "seed") if key in record}
