@@ -28,7 +28,7 @@ class Cell:
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     tandem: str = "none"
     sparsity: float = 0.0
-    alone: bool = False  # the first part of the steps hears the teacher only: an initialisation
+    alone: bool = False  # the first third of the steps hears the teacher only
 
     @property
     def family(self) -> str:
@@ -49,8 +49,9 @@ def pruned(sparsity: float, distill: str = "none", **settings: Any) -> Cell:
     return Cell("pruned", "demo", distill=distill, sparsity=sparsity, **settings)
 
 
-TUTORNET = "hidden=1@0-{early},softmax=1@{early}"
+TUTORNET = "hidden=0.1@0-{early},softmax=0.3@{early}"
 HUBER = {"full_sum": {"distance": "huber"}}
+TUTORNET_ALONE = "hidden=1@0-{early},softmax=1@{early}"
 SHIFT = {"shift": 2, "window": True}
 
 CELLS = {
@@ -91,8 +92,9 @@ CELLS = {
     "bad-full-sum": Cell("stream", "bad", "few+bad", "full_sum=1", HUBER),
     # 2008.00671: teacher and student of different families.
     "lstm": Cell("lstm", "demo"),
-    "lstm-tutornet": Cell("lstm", "demo", distill=TUTORNET, alone=True),
-    "stream-tutornet": Cell("stream", "lstm", distill=TUTORNET, alone=True),
+    "lstm-tutornet": Cell("lstm", "demo", distill=TUTORNET),
+    "lstm-tutornet-alone": Cell("lstm", "demo", distill=TUTORNET_ALONE, alone=True),
+    "stream-tutornet": Cell("stream", "lstm", distill=TUTORNET),
 }
 
 COMPARISONS = [
@@ -117,5 +119,6 @@ COMPARISONS = [
     Comparison("2303.05958", "bad teacher, against hard", "bad-hard", "bad-full-sum"),
     Comparison("2303.05958", "bad teacher, against soft", "bad-soft", "bad-full-sum"),
     Comparison("2008.00671", "LSTM from a Conformer", "lstm", "lstm-tutornet", quick=True),
+    Comparison("2008.00671", "the same, its first stage alone", "lstm", "lstm-tutornet-alone"),
     Comparison("2008.00671", "Conformer from an LSTM", "stream", "stream-tutornet"),
 ]
