@@ -161,7 +161,7 @@ def train(
     changes = {"distill": distill, "seed": seed}
     asked_for = {key: value for key, value in changes.items() if value is not None}
     settings = validate(
-        TrainRecipe, read_recipe(name, TrainRecipe).model_dump() | asked_for, "compress train"
+        TrainRecipe, read_recipe(name, TrainRecipe).model_dump() | asked_for, f"recipe {name}"
     )
     teacher_folder = teacher if student else None
     training = Training(settings, data or [], noise, out, teacher_folder, init)

@@ -266,6 +266,7 @@ def validate(kind: type[Recipe], content: object, origin: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         place = ": ".join([origin, ".".join(map(str, first["loc"]))] if first["loc"] else [origin])
+        message = first["msg"].removeprefix("Value error, ")
         whole = first["type"] == "missing" or isinstance(first["input"], dict)
         got = "" if whole else f", got {first['input']!r}"
-        raise InputError(f"{place}: {first['msg']}{got}") from error
+        raise InputError(f"{place}: {message}{got}") from error
