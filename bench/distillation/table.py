@@ -102,7 +102,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [f"{row['setting']} ({row['paper']})" for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("word errors saved by the method, % (95 % interval over seeds and utterances)")
+    axes.set_xlabel("word errors saved, % (95 % interval)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
