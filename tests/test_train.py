@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 
@@ -14,9 +15,11 @@ from compress import trainer
 from compress.checkpoint import load_model, save_model
 from compress.cli import run_app
 from compress.config import RECIPES
+from compress.data import grammar
 from compress.data.tokenizer import train_tokenizer
+from compress.trainer import read_log
 from streaming.bundle import read_bundle
-from tests.tiny_teacher import build_teacher
+from tests.tiny_teacher import build_teacher, build_tokenizer
 
 STUDENTS = sorted(
     path.stem
@@ -142,6 +145,22 @@ def test_conflicts_between_teacher_and_student_are_named(study, teacher, tmp_pat
     shared["model"]["joint_width"] = 16
     assert study(shared, "--out", "third") == 2
     assert "shared joiner needs equal joint widths" in capsys.readouterr().err
+
+
+def test_full_sum_between_different_tokenizers(study, tmp_path):
+    """One number crosses from teacher to student: each scores the text in its own tokens."""
+    other = train_tokenizer([*grammar.sentences(50, 0), "seven eight lamp"], 48)
+    save_model(build_teacher(), tmp_path / "foreign", other, {})
+    recipe = tiny("full-sum")
+    recipe["model"] = {"num_layers": 2, "width": 48, "num_heads": 2, "feed_forward": 96}
+    recipe["model"] |= {"joint_width": 48, "kernel_size": 5}
+    assert study(recipe, "--init", "foreign") == 0
+    assert load_model(tmp_path / "student")[1].model == other.model
+    rows = read_log(tmp_path / "student" / "training" / "log.jsonl")
+    assert rows[-1]["full_sum"] > 0
+    header = (tmp_path / "student" / "targets" / "reference.jsonl").read_text().splitlines()[0]
+    wanted = hashlib.sha256(build_tokenizer().model).hexdigest()[:16]
+    assert json.loads(header)["tokenizer"] == wanted
 
 
 def test_a_student_becomes_a_bundle_and_a_full_context_one_does_not(study, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from compress.data.batches import BatchSampler
@@ -33,8 +34,10 @@ def build_teaching(
         learning = CoLearning(lessons, Tandem(teacher[0], student[0], tandem))
         learning.fit(student[0].config, teacher[0].config)
         return learning
+    # The teacher reads the texts in its own tokens; a student that has others is checked above.
+    theirs = replace(sampler, tokenizer=teacher[1], _targets={})
     kinds = collect_kinds(lessons)
-    targets = store_targets(folder, kinds, teacher[0], sampler) if lessons else None
+    targets = store_targets(folder, kinds, teacher[0], theirs) if lessons else None
     teaching = Teaching(lessons, targets)
     teaching.fit(student[0].config, teacher[0].config)
     return teaching
