@@ -52,6 +52,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--packs", type=Path, default=PACKS, help="folder of the data packs")
     parser.add_argument("--out", type=Path, help="working folder; goes on with what is there")
     arguments = parser.parse_args()
+    missing = [pack for pack in (*PACK_NAMES, "noise") if not (arguments.packs / pack).is_dir()]
+    if missing:
+        parser.error(f"{arguments.packs} lacks {', '.join(missing)}: give the packs by --packs")
     name = "seeds-quick" if arguments.quick else "seeds"
     arguments.out = arguments.out or BENCH.parent / "runs" / name
     arguments.results = BENCH / "results" / name
