@@ -39,7 +39,7 @@ BENCH = Path(__file__).parent
 PACKS = BENCH.parents[1] / "shared" / "data"
 SCHOOLING = Schooling()
 QUICK_SCHOOLING = Schooling(
-    (300, 200, 100), teacher=60, lstm=100, synthetic=3000, hearing=Hearing(1, 300)
+    (900, 600, 400), teacher=60, lstm=100, synthetic=4000, hearing=Hearing(1, 300)
 )
 
 
@@ -109,7 +109,7 @@ def prepare(arguments: argparse.Namespace, names: list[str], seeds: range) -> Pl
     starts = {
         (family, seed): out / "starts" / f"{family}-{seed}" for family in families for seed in seeds
     }
-    steps = 150 if quick else 600
+    steps = 300 if quick else 600
     plan = Plan(packs, out, schooling.hearing, steps, 20, folders, starts, out / "lm")
     groups: dict[tuple[str, str], list[str]] = {}
     for name, cell in zip(names, cells, strict=True):
