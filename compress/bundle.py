@@ -24,8 +24,8 @@ def export_model(
     quantize: Literal["int8", "none"] = "int8",
     provenance: dict[str, Any] | None = None,
     tail_frames: int = BatchSettings.tail_frames,
-) -> int:
-    """ONNX graphs, tokens and card of the model in `folder`; returns the bytes of its graphs.
+) -> BundleInfo:
+    """ONNX graphs, tokens and card of the model in `folder`.
 
     Raises InputError for a model that does not stream, and for an `out` that exists.
     """
@@ -42,10 +42,10 @@ def export_model(
         quantize=quantize,
         tail_frames=tail_frames,
     )
-    num_bytes = graph_bytes(out, info)
     graphs = len(info.files[info.default_precision])
-    say(f"  {info.default_precision} bundle: {num_bytes / 1e6:.2f} MB in {graphs} graphs")
-    return num_bytes
+    size = graph_bytes(out, info) / 1e6
+    say(f"  {info.default_precision} bundle: {size:.2f} MB in {graphs} graphs")
+    return info
 
 
 def networks(model: Transducer) -> tuple[Encoder, StatelessPredictor, Joiner]:

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from compress.data.batches import Batch
 from compress.data.espeak import phone_inventory
-from compress.distill.teaching import Learner, Teaching
-from compress.distill.view import View, view_batch
-from compress.losses.rnnt import transducer_loss
+from compress.distill.teaching import Learner
+from compress.distill.view import task_loss, view_batch
 from compress.losses.warmup import ctc_loss, phone_loss
 from compress.models.config import TransducerConfig
 from compress.models.transducer import Transducer
@@ -33,27 +32,19 @@ class Phase(BaseModel):
     transducer: float = Field(0.0, ge=0)
 
 
-def task_loss(view: View, batch: Batch) -> Tensor:
-    """The transducer loss, nats a label, mean over the batch."""
-    losses = transducer_loss(*view.moves, view.logit_lengths, batch.target_lengths)
-    return (losses / batch.target_lengths.clamp(min=1)).mean()
-
-
 class CurriculumModel(Learner):
     """The student and a phone classifier that is thrown away afterwards."""
 
-    def __init__(self, config: TransducerConfig, teaching: Teaching | None = None) -> None:
-        super().__init__(Transducer(config), teaching)
+    def __init__(self, config: TransducerConfig) -> None:
+        super().__init__(Transducer(config))
         self.phones = nn.Linear(config.encoder.joint_width, len(phone_inventory()))
 
 
 class CurriculumStage:
     """Stage of the trainer, see compress/trainer.py."""
 
-    def __init__(
-        self, config: TransducerConfig, phases: list[Phase], teaching: Teaching | None = None
-    ) -> None:
-        self.model = CurriculumModel(config, teaching)
+    def __init__(self, config: TransducerConfig, phases: list[Phase]) -> None:
+        self.model = CurriculumModel(config)
         self.phases = phases
 
     @property

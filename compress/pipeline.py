@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.atomic import write_json
-from compress.bundle import export_model, networks
+from compress.bundle import export_model, graph_bytes, networks
 from compress.calibrate import calibrate_blank
 from compress.checkpoint import load_model, save_model
 from compress.claim import claim_folder
@@ -36,8 +36,7 @@ from compress.data.batches import BatchSampler, Source
 from compress.data.cuts import read_samples
 from compress.data.noise import Augmenter
 from compress.data.sets import (
-    check_texts,
-    drop_unreachable,
+    check_sources,
     has_split,
     real_cuts,
     real_store,
@@ -59,7 +58,6 @@ from compress.shrink.stage import ShrinkStage
 from compress.trainer import read_log, train
 from export.bundle import update_bundle
 from export.parity import ladder
-from streaming.bundle import read_bundle
 from streaming.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,10 +98,12 @@ class Run:
         augmenter = Augmenter(noise, AugmentSettings(**recipe.augment.model_dump()))
         if not self.config.data:
             num = recipe.synthetic.train
-            return [Source(synthetic_store(num, "train", recipe.seed + 1, augmenter))]
+            sources = [Source(synthetic_store(num, "train", recipe.seed + 1, augmenter))]
+            return check_sources(sources, self.tokenizer, recipe.batches.tail_frames)
         hear = recipe.real.model_dump(include={"copies", "joined", "words_range"})
         stores = [train_store(spec, augmenter, recipe.seed, **hear) for spec in self.config.data]
-        return [Source(store, store.seconds) for store in stores]
+        sources = [Source(store, store.seconds) for store in stores]
+        return check_sources(sources, self.tokenizer, recipe.batches.tail_frames)
 
     @cached_property
     def test_cuts(self) -> dict[str, list[Cut]]:
@@ -155,9 +155,6 @@ def prepare(run: Run) -> dict[str, Any]:
     check_lessons(
         run.config.recipe.lessons, run.teacher, run.teacher, (run.tokenizer, run.tokenizer)
     )
-    for source in run.sources:
-        check_texts(source.store, run.tokenizer)
-        drop_unreachable(source.store, run.tokenizer, run.config.recipe.batches.tail_frames)
     hours = sum(source.store.seconds for source in run.sources) / 3600
     num_utterances = sum(len(source.store.rows) for source in run.sources)
     say(f"  training data: {hours:.1f} hours, {num_utterances} utterances")
@@ -214,13 +211,12 @@ def export(run: Run) -> dict[str, Any]:
     bundle = run.folder / "bundle"
     shutil.rmtree(bundle, ignore_errors=True)
     tail_frames = run.config.recipe.batches.tail_frames
-    num_bytes = export_model(
+    info = export_model(
         run.folder / "student", bundle, run.config.quantize, provenance(run), tail_frames
     )
-    info = read_bundle(bundle)
     files = info.files[info.default_precision].values()
     packed = sum(len(zlib.compress((bundle / name).read_bytes(), 9)) for name in files)
-    return {"onnx_bytes": num_bytes, "packed_bytes": packed}
+    return {"onnx_bytes": graph_bytes(bundle, info), "packed_bytes": packed}
 
 
 def provenance(run: Run) -> dict[str, Any]:

@@ -22,8 +22,7 @@ from compress.data.augment import AugmentSettings
 from compress.data.batches import BatchSampler, Source
 from compress.data.noise import Augmenter
 from compress.data.sets import (
-    check_texts,
-    drop_unreachable,
+    check_sources,
     real_store,
     set_name,
     synthetic_store,
@@ -65,10 +64,14 @@ class Training:
         return load_model(self.teacher_folder) if self.teacher_folder else None
 
     @cached_property
+    def init(self) -> tuple[Transducer, Tokenizer] | None:
+        return load_model(self.init_folder) if self.init_folder else None
+
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The starting point's, else the teacher's, else one made for the grammar."""
-        if self.init_folder:
-            return load_model(self.init_folder)[1]
+        if self.init:
+            return self.init[1]
         if self.teacher:
             return self.teacher[1]
         if not self.recipe.vocab_size:
@@ -92,10 +95,7 @@ class Training:
             sources.append(Source(store, recipe.real.share, recipe.real.from_step))
         if not sources:
             raise InputError("nothing to train on: give --data, or synthetic in the recipe")
-        for source in sources:
-            check_texts(source.store, self.tokenizer)
-            drop_unreachable(source.store, self.tokenizer, recipe.batches.tail_frames)
-        return sources
+        return check_sources(sources, self.tokenizer, recipe.batches.tail_frames)
 
     @cached_property
     def test_sets(self) -> dict[str, FeatureStore]:
@@ -153,8 +153,8 @@ def build_stage(training: Training) -> CurriculumStage:
     stage.transducer.encoder.front.set_normalisation(
         torch.from_numpy(mean), torch.from_numpy(deviation)
     )
-    if training.init_folder:
-        load_first_weights(stage.transducer, training.init_folder)
+    if training.init:
+        load_first_weights(stage.transducer, training.init[0], training.init_folder)
     if training.teacher:
         stage.model.teaching = build_teaching(
             training.lessons,
@@ -167,9 +167,9 @@ def build_stage(training: Training) -> CurriculumStage:
     return stage
 
 
-def load_first_weights(student: Transducer, folder: Path) -> None:
-    """The weights of a model of the same shapes. Raises InputError naming one that differs."""
-    weights = load_model(folder)[0].state_dict()
+def load_first_weights(student: Transducer, init: Transducer, folder: Path | None) -> None:
+    """The weights of `init`, out of `folder`. Raises InputError naming a shape that differs."""
+    weights = init.state_dict()
     for name, tensor in student.state_dict().items():
         if name not in weights or weights[name].shape != tensor.shape:
             has = tuple(weights[name].shape) if name in weights else "nothing"

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.data.batches import Source
 from compress.data.cuts import assign_splits, read_data, select_split, splits_in
 from compress.data.join import join_cuts
 from compress.data.noise import Augmenter
-from compress.data.store import FeatureStore, build_store
+from compress.data.store import FeatureStore, Row, build_store
 from compress.data.synthetic import make_synthetic
 from compress.data.tokenizer import UNKNOWN_ID, Tokenizer
 from compress.models.config import SUBSAMPLING
@@ -72,16 +73,14 @@ def drop_unreachable(store: FeatureStore, tokenizer: Tokenizer, tail_frames: int
 
     Greedy search emits at most one label a frame: what such an utterance teaches is never used.
     """
-    fitting = [
-        row
-        for row in store.rows
-        if len(tokenizer.encode(row.text)) <= (row.num_frames + tail_frames) // SUBSAMPLING
-    ]
-    dropped = len(store.rows) - len(fitting)
-    if dropped:
-        first = next(row.id for row in store.rows if row not in fitting)
-        say(f"  {store.rows[0].data}: {dropped} utterances too short for their text: left out")
-        say(f"  the first of them is {first}")
+    fitting: list[Row] = []
+    short: list[Row] = []
+    for row in store.rows:
+        num_frames = (row.num_frames + tail_frames) // SUBSAMPLING
+        (fitting if len(tokenizer.encode(row.text)) <= num_frames else short).append(row)
+    if short:
+        say(f"  {short[0].data}: {len(short)} utterances too short for their text: left out")
+        say(f"  the first of them is {short[0].id}")
     if not fitting:
         raise InputError("every utterance is too short for its text: check the transcripts")
     store.rows = fitting
@@ -100,6 +99,14 @@ def check_texts(store: FeatureStore, tokenizer: Tokenizer) -> None:
                 f"{row.data}, utterance {row.id}: {row.text!r} has signs that the model has no "
                 "tokens for: spell it in letters, numbers as words"
             )
+
+
+def check_sources(sources: list[Source], tokenizer: Tokenizer, tail_frames: int) -> list[Source]:
+    """The sources, their texts checked and unreachable utterances left out: see the two above."""
+    for source in sources:
+        check_texts(source.store, tokenizer)
+        drop_unreachable(source.store, tokenizer, tail_frames)
+    return sources
 
 
 def set_name(spec: str) -> str:

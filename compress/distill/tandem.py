@@ -21,8 +21,7 @@ from compress.distill import DISTILLERS
 from compress.distill.frames import fit_frames
 from compress.distill.lessons import Lesson
 from compress.distill.teaching import Teaching
-from compress.distill.view import View
-from compress.losses.rnnt import transducer_loss
+from compress.distill.view import View, task_loss
 from compress.models.transducer import Transducer
 from streaming.errors import InputError
 
@@ -64,12 +63,6 @@ class Tandem(nn.Module):
         num_frames = student.encoded.shape[1] * student.model.encoder.subsampling
         encoded = fit_frames(encoded, -(-num_frames // encoder.subsampling))
         return View(model, batch, encoded, logit_lengths)
-
-    def loss(self, view: View, batch: Batch) -> Tensor:
-        """L_RNNT(T), nats a label, mean over the batch."""
-        lengths = view.logit_lengths, batch.target_lengths
-        losses = transducer_loss(view.log_blank, view.log_emit, *lengths)
-        return (losses / batch.target_lengths.clamp(min=1)).mean()
 
 
 def check_shared(teacher: Transducer, student: Transducer) -> None:
@@ -115,7 +108,7 @@ class CoLearning(Teaching):
     def loss(self, student: View, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         """L_RNNT(T) and the lessons."""
         self.seen = self.tandem.view(student, batch)
-        own = self.tandem.loss(self.seen, batch)
+        own = task_loss(self.seen, batch)
         taught, parts = super().loss(student, batch, step)
         self.seen = None
         return own + taught, {"teacher_transducer": own.item(), **parts}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compress.data.batches import Batch
 from compress.losses.joint import joint_log_probs
+from compress.losses.rnnt import transducer_loss
 from compress.models.joiner import Joiner
 from compress.models.transducer import Transducer
 
@@ -59,6 +60,12 @@ def view_batch(model: Transducer, batch: Batch, adapters: nn.ModuleDict | None =
     """Run the model's encoder on the batch's features."""
     encoded, logit_lengths = model.encoder(batch.features, batch.feature_lengths)
     return View(model, batch, encoded, logit_lengths, adapters or nn.ModuleDict())
+
+
+def task_loss(view: View, batch: Batch) -> Tensor:
+    """The transducer loss, nats a label, mean over the batch."""
+    losses = transducer_loss(*view.moves, view.logit_lengths, batch.target_lengths)
+    return (losses / batch.target_lengths.clamp(min=1)).mean()
 
 
 @dataclass

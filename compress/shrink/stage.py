@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.curriculum import task_loss
 from compress.data.batches import Batch
 from compress.distill.teaching import Learner, Teaching
-from compress.distill.view import view_batch
+from compress.distill.view import task_loss, view_batch
 from compress.models.config import TransducerConfig
 from compress.models.transducer import Transducer
 from compress.shrink.channel import ChannelPruner, carry_optimizer_state
