@@ -88,11 +88,16 @@ PredictorConfig = StatelessPredictorConfig | LstmPredictorConfig
 
 
 class TransducerConfig(Config):
-    """Encoder, predictor and the size of the vocabulary, blank included."""
+    """Encoder, predictor and the size of the vocabulary, blank included.
+
+    sparse: modules whose weights hold zeros that were pruned -> the pattern they lie in:
+        "unstructured", "2:4", or "block:64" where 64 output rows share their columns.
+    """
 
     vocab_size: Annotated[int, Field(ge=3)]
     encoder: Annotated[EncoderConfig, Field(discriminator="kind")]
     predictor: Annotated[PredictorConfig, Field(discriminator="kind")]
+    sparse: dict[str, Annotated[str, Field(pattern=r"^(unstructured|block:\d+|\d+:\d+)$")]] = {}
 
     @model_validator(mode="after")
     def widths_agree(self) -> TransducerConfig:

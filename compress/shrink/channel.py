@@ -7,7 +7,8 @@ from a budget of parameters (budget.py), the units that stay have the largest sc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +41,10 @@ class ChannelPruner:
     min_width, min_head_dim: no layer gets narrower; attention drops whole heads from there, down
         to one.
     dense: the layout before any pruning, when `model` was pruned already (a resumed run).
+    allowed: which groups may get narrower; all by default.
 
-    Parameters stay the same objects, so an optimiser keeps pointing at them; its moments follow
-    by `carry_optimizer_state`. Gradients are dropped: call `prune_to` after `optimizer.step()`.
+    Parameters stay the same objects, so an optimiser keeps pointing at them; its moments follow.
+    Gradients are dropped: call `prune_to` after `optimizer.step()`.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ChannelPruner:
         min_width: int = 16,
         min_head_dim: int = 12,
         dense: TransducerConfig | None = None,
+        allowed: Callable[[Group], bool] = lambda group: True,
     ) -> None:
         if score not in SCORES:
             raise InputError(f"no score named {score!r}: choose one of {', '.join(SCORES)}")
@@ -62,7 +65,9 @@ class ChannelPruner:
         self.round_to = round_to
         self.min_width = min_width
         self.min_head_dim = min_head_dim
-        self.groups = find_groups(dense or model.config)
+        self.groups = [group for group in find_groups(dense or model.config) if allowed(group)]
+        if not self.groups:
+            raise InputError("no channels are left to prune: exclude fewer modules")
         self.count = ParameterCount(build_twin(dense or model.config), self.groups)
         self.num_parameters_dense = self.count({g.name: (g.blocks, g.size) for g in self.groups})
 
@@ -71,6 +76,14 @@ class ChannelPruner:
         """The largest sparsity that a layout reaches, every layer at its smallest."""
         smallest = {group.name: self._ladder(group, 1)[0] for group in self.groups}
         return 1 - self.count(smallest) / self.num_parameters_dense
+
+    @property
+    def sparsity(self) -> float:
+        return 1 - self.model.num_parameters / self.num_parameters_dense
+
+    def check(self, sparsity: float) -> None:
+        """Raises InputError for a sparsity that no layout reaches."""
+        self.plan(sparsity)
 
     def plan(self, sparsity: float) -> Widths:
         """The widths that `prune_to` would leave; nothing is changed."""
@@ -90,7 +103,7 @@ class ChannelPruner:
                 return widths
             round_to = max(1, round_to // 2)
 
-    def prune_to(self, sparsity: float) -> Kept:
+    def prune_to(self, sparsity: float, optimizer: torch.optim.Optimizer | None = None) -> Kept:
         """Remove units until num_parameters <= (1 - sparsity) * the dense model's.
 
         Returns for every parameter the flat indices of its values in the old one, shaped like the
@@ -98,7 +111,19 @@ class ChannelPruner:
         heads get narrower. Does nothing to a model that is small enough already. Raises
         InputError for a sparsity outside [0, 1) or beyond `max_sparsity`.
         """
-        return self.prune_widths(self.plan(sparsity))
+        kept = self.prune_widths(self.plan(sparsity))
+        if optimizer:
+            carry_optimizer_state(optimizer, self.model, kept)
+        return kept
+
+    def after_step(self) -> None:
+        """Nothing: what is gone cannot come back."""
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The layout is in the model's configuration."""
 
     @torch.no_grad()
     def prune_widths(self, widths: Widths) -> Kept:

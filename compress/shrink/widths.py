@@ -23,6 +23,7 @@ def read_config(model: Transducer) -> TransducerConfig:
         vocab_size=model.config.vocab_size,
         encoder=WIDTHS[type(encoder)](model.encoder, encoder),
         predictor=WIDTHS[type(predictor)](model.predictor, predictor),
+        sparse=model.config.sparse,
     )
 
 
