@@ -40,7 +40,9 @@ class Teaching(nn.Module):
 
     def follow(self, optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> None:
         """Narrow the adapters after the student's joint width; `kept` as the pruner gives it."""
-        joint = kept["encoder.project.bias"]
+        joint = kept.get("encoder.project.bias")
+        if joint is None:
+            return
         for adapter in self.adapters.values():
             narrow_adapter(optimizer, cast("nn.Linear", adapter), joint)
 

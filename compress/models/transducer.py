@@ -23,3 +23,14 @@ class Transducer(nn.Module):
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def num_kept(self) -> int:
+        """Values that were not pruned: all but the zeros of the layers that `config.sparse` names."""
+        matrices = [
+            weight
+            for name in self.config.sparse
+            for weight in self.get_submodule(name).parameters()
+            if weight.ndim > 1
+        ]
+        return self.num_parameters - sum(int((weight == 0).sum()) for weight in matrices)

@@ -13,7 +13,8 @@ from compress.distill.teaching import Learner, Teaching
 from compress.distill.view import task_loss, view_batch
 from compress.models.config import TransducerConfig
 from compress.models.transducer import Transducer
-from compress.shrink.channel import ChannelPruner, carry_optimizer_state
+from compress.shrink.evidence import Evidence
+from compress.shrink.pruner import Cut, build_pruner
 from compress.shrink.schedule import pruning_steps, sparsity_at
 
 
@@ -22,6 +23,7 @@ class ShrinkStage:
 
     L = L_RNNT + sum of weight * distillation loss, all in nats a label.
     ramp: (first step, last step, steps between prunings). teaching: what the teacher adds.
+    cut: what is removed where. start: a student to go on from, pruned from the same teacher.
     """
 
     def __init__(
@@ -31,16 +33,25 @@ class ShrinkStage:
         ramp: tuple[int, int, int],
         schedule: str = "cubic",
         teaching: Teaching | None = None,
+        cut: Cut = Cut(),  # noqa: B008  frozen
+        start: Transducer | None = None,
     ) -> None:
         self.dense = teacher.config
-        self.model = Learner(deepcopy(teacher).requires_grad_(True), teaching)
-        self.model.teaching.fit(teacher.config, teacher.config)
         self.sparsity = sparsity
         self.ramp = ramp
         self.schedule = schedule
-        self.pruner = ChannelPruner(self.student)
-        self.pruner.plan(sparsity)  # refuses what no layout reaches, before any training
+        self.cut = cut
+        self._take(deepcopy(start or teacher).requires_grad_(True), teaching or Teaching([], None))
+        self.first_sparsity = max(0.0, self.reached)
+        self.pruner.check(sparsity)  # refuses what no layout reaches, before any training
         self.prunings = set(pruning_steps(*ramp))
+
+    def _take(self, student: Transducer, teaching: Teaching) -> None:
+        """Make `student` the one that is trained and pruned."""
+        self.model = Learner(student, teaching)
+        teaching.fit(student.config, self.dense)
+        self.evidence = Evidence(student, self.cut.score)
+        self.pruner = build_pruner(student, self.dense, self.cut, self.evidence)
 
     @property
     def student(self) -> Transducer:
@@ -49,7 +60,7 @@ class ShrinkStage:
     @property
     def reached(self) -> float:
         """The share of the teacher's parameters that is gone."""
-        return 1 - self.student.num_parameters / self.pruner.num_parameters_dense
+        return self.pruner.sparsity
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         view = view_batch(self.student, batch)
@@ -58,19 +69,28 @@ class ShrinkStage:
         return task + taught, {"transducer": task.item()} | parts
 
     def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        self.pruner.after_step()
         if step in self.prunings:
-            wanted = sparsity_at(step, *self.ramp[:2], self.sparsity, kind=self.schedule)
-            kept = self.pruner.prune_to(wanted)
-            carry_optimizer_state(optimizer, self.student, kept)
+            ramp = self.ramp[:2]
+            wanted = sparsity_at(step, *ramp, self.sparsity, self.first_sparsity, self.schedule)
+            kept = self.pruner.prune_to(wanted, optimizer)
             self.model.teaching.follow(optimizer, kept)
+            self.evidence.clear()
         return {"sparsity": self.reached}
 
     def state(self) -> dict[str, Any]:
-        return {"config": self.student.config.model_dump(), "weights": self.model.state_dict()}
+        return {
+            "config": self.student.config.model_dump(),
+            "weights": self.model.state_dict(),
+            "pruner": self.pruner.state(),
+            "evidence": self.evidence.state(),
+            "first_sparsity": self.first_sparsity,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        config = TransducerConfig.model_validate(state["config"])
-        self.model = Learner(Transducer(config), self.model.teaching)
-        self.model.teaching.fit(config, self.dense)
+        student = Transducer(TransducerConfig.model_validate(state["config"]))
+        self._take(student, self.model.teaching)
         self.model.load_state_dict(state["weights"])
-        self.pruner = ChannelPruner(self.student, dense=self.dense)
+        self.pruner.load_state(state["pruner"])
+        self.evidence.load_state(state["evidence"])
+        self.first_sparsity = state["first_sparsity"]
