@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +26,10 @@ from distillation.data import Hearing, augmenter_of, choose_cuts, train_sources
 from distillation.table import build_rows, draw, to_markdown
 from distillation.teachers import DEMO, Schooling, make_start, make_teacher
 from distillation.training import Plan, prepare_targets, run_cell
+from side_by_side import side_by_side
 
 from compress.data.sets import synthetic_store
-from compress.interrupts import ignore_interrupts
 from compress.label import label_data
-from compress.progress import track
 from compress.train_lm import LmSettings, train_lm
 
 BENCH = Path(__file__).parent
@@ -64,16 +61,6 @@ def parse_arguments() -> argparse.Namespace:
 def choose_comparisons(arguments: argparse.Namespace) -> list:
     chosen = [one for one in COMPARISONS if arguments.only in f"{one.paper} {one.setting}"]
     return [one for one in chosen if one.quick] if arguments.quick else chosen
-
-
-def side_by_side(title: str, workers: int, tasks: list[tuple]) -> list[Any]:
-    """Run (function, *arguments) in processes of their own; results in the order they end."""
-    if not tasks:
-        return []
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, ignore_interrupts) as pool:
-        futures = [pool.submit(*task) for task in tasks]
-        return [future.result() for future in track(as_completed(futures), title, len(futures))]
 
 
 def prepare(arguments: argparse.Namespace, names: list[str], seeds: range) -> Plan:

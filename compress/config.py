@@ -15,6 +15,7 @@ from pydantic import (
     PositiveInt,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -29,6 +30,7 @@ from compress.models.config import (
     TransducerConfig,
     uniform_conformer,
 )
+from compress.shrink.pruner import Cut, check_pattern
 from compress.trainer import TrainSettings
 from streaming.errors import InputError
 
@@ -202,10 +204,40 @@ class RampRecipe(Strict):
         return round(self.begin_share * total), round(self.end_share * total), self.every
 
 
+class WarmUpRecipe(Strict):
+    """Shares of the steps in which a new, small network learns phones and CTC alone."""
+
+    phone: float = Field(0.2, ge=0, lt=1)
+    ctc: float = Field(0.2, ge=0, lt=1)
+
+    def phases(self, steps: int) -> list[Phase]:
+        phone, ctc = round(self.phone * steps), round(self.ctc * steps)
+        phases = [
+            (phone, {"phone": 1.0}),
+            (ctc, {"phone": 0.3, "ctc": 1.0}),
+            (steps - phone - ctc, {"ctc": 0.1, "transducer": 1.0}),
+        ]
+        return [Phase(steps=count, **weights) for count, weights in phases if count > 0]
+
+    def steps(self, total: int) -> int:
+        return round(self.phone * total) + round(self.ctc * total)
+
+
 class RunRecipe(DistillRecipe):
-    """How `compress run` shrinks; the command line overrides single values."""
+    """How `compress run` shrinks; the command line overrides single values.
+
+    mix, exclude, score: see shrink/pruner.py's Cut. allocation: whether layers lose alike, or by
+    what the teacher's loss says of each. student: of pattern small, instead of one that is sized
+    by the sparsity.
+    """
 
     sparsity: float = 0.9
+    mix: dict[str, str] = {}
+    exclude: list[str] = []
+    score: Literal["magnitude", "taylor", "activation"] = "magnitude"
+    allocation: Literal["uniform", "sensitivity"] = "uniform"
+    student: ModelRecipe | None = None
+    warm_up: WarmUpRecipe = WarmUpRecipe()
     seed: NonNegativeInt = 0
     synthetic: SyntheticRecipe
     real: RealRecipe = RealRecipe()
@@ -228,15 +260,40 @@ class RunRecipe(DistillRecipe):
 
 
 class RunConfig(Strict):
-    """Everything that determines a run's result; stored as config.yaml in its folder."""
+    """Everything that determines a run's result; stored as config.yaml in its folder.
+
+    start: model folder of a student to go on from. target_size (bytes of the bundle's graphs),
+    target_rtf: what the sparsity is fitted to, instead of the recipe's.
+    """
 
     teacher: str
     data: list[str] = []
     noise: str | None = None
-    pattern: Literal["channel"] = "channel"
+    pattern: str = "channel"
     quantize: Literal["int8", "none"] = "int8"
     compare: bool = False
+    start: str | None = None
+    target_size: PositiveInt | None = None
+    target_rtf: float | None = Field(None, gt=0)
     recipe: RunRecipe
+
+    @model_validator(mode="after")
+    def one_target(self) -> RunConfig:
+        if self.target_size and self.target_rtf:
+            raise ValueError("target_size and target_rtf are two budgets: give one of them")
+        return self
+
+    @field_validator("pattern")
+    @classmethod
+    def pattern_exists(cls, pattern: str) -> str:
+        return check_pattern(pattern)
+
+    def cut(self, shares: dict[str, float] | None = None) -> Cut:
+        recipe = self.recipe
+        precision = "int8" if self.quantize == "int8" else "fp32"
+        return Cut(
+            self.pattern, recipe.mix, recipe.exclude, recipe.score, shares or {}, precision
+        )
 
     @property
     def sparsity(self) -> float:

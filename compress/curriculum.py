@@ -48,7 +48,7 @@ class CurriculumStage:
         self.phases = phases
 
     @property
-    def transducer(self) -> Transducer:
+    def student(self) -> Transducer:
         return self.model.transducer
 
     def phase_at(self, step: int) -> Phase:
@@ -59,7 +59,7 @@ class CurriculumStage:
         return self.phases[-1]
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
-        phase, model = self.phase_at(step), self.transducer
+        phase, model = self.phase_at(step), self.student
         view = view_batch(model, batch)
         parts: dict[str, Tensor] = {}
         if phase.phone:

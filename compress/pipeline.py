@@ -1,4 +1,4 @@
-"""`compress run`: prepare -> shrink while distilling -> compare -> export -> verify -> report.
+"""`compress run`: prepare -> fit -> shrink while distilling -> compare -> export -> verify -> report.
 
     RUN/config.yaml        what was asked for
         shrink/  compare/  export/  verify/   a folder a stage: its files, done.json when finished
@@ -31,6 +31,7 @@ from compress.calibrate import calibrate_blank
 from compress.checkpoint import load_model, save_model
 from compress.claim import claim_folder
 from compress.config import RunConfig
+from compress.curriculum import CurriculumStage
 from compress.data.augment import AugmentSettings
 from compress.data.batches import BatchSampler, Source
 from compress.data.cuts import read_samples
@@ -54,7 +55,10 @@ from compress.measure import decode_bundle
 from compress.models.transducer import Transducer
 from compress.progress import say
 from compress.report.render import write_report
+from compress.shrink.candidate import cut_at_once
+from compress.shrink.sensitivity import measure_shares
 from compress.shrink.stage import ShrinkStage
+from compress.sizing import Target, fit_sparsity
 from compress.trainer import read_log, train
 from export.bundle import update_bundle
 from export.parity import ladder
@@ -86,9 +90,20 @@ class Run:
         return load_model(self.config.teacher)
 
     def check(self) -> None:
-        """Refuse a teacher or data that cannot be used, before anything is written."""
+        """Refuse a teacher, layout or data that cannot be used, before anything is written."""
         networks(self.teacher)
+        student = self.untrained(self.config.sparsity)
+        tokenizers = self.tokenizer, self.tokenizer
+        check_lessons(self.config.recipe.lessons, self.teacher, student, tokenizers)
         assert all(self.test_cuts.values()), "a set without utterances is refused when it is read"
+
+    def untrained(self, sparsity: float, shares: dict[str, float] | None = None) -> Transducer:
+        """The student's layout before any training. Raises InputError for what has none."""
+        recipe = self.config.recipe
+        vocab_size = self.teacher.config.vocab_size
+        given = recipe.student.build(vocab_size) if recipe.student else None
+        cut = self.config.cut(shares)
+        return cut_at_once(self.teacher, cut, sparsity, given, recipe.seed)
 
     @cached_property
     def sources(self) -> list[Source]:
@@ -96,13 +111,15 @@ class Run:
         recipe = self.config.recipe
         noise = Path(self.config.noise) if self.config.noise else None
         augmenter = Augmenter(noise, AugmentSettings(**recipe.augment.model_dump()))
-        if not self.config.data:
-            num = recipe.synthetic.train
-            sources = [Source(synthetic_store(num, "train", recipe.seed + 1, augmenter))]
-            return check_sources(sources, self.tokenizer, recipe.batches.tail_frames)
         hear = recipe.real.model_dump(include={"copies", "joined", "words_range"})
         stores = [train_store(spec, augmenter, recipe.seed, **hear) for spec in self.config.data]
-        sources = [Source(store, store.seconds) for store in stores]
+        new = self.config.pattern == "small"
+        from_step = recipe.warm_up.steps(recipe.steps) if new else 0
+        sources = [Source(store, store.seconds, from_step) for store in stores]
+        if new or not stores:  # a new network learns its first phones from synthetic speech
+            num = recipe.synthetic.train
+            store = synthetic_store(num, "train", recipe.seed + 1, augmenter)
+            sources.append(Source(store, store.seconds))
         return check_sources(sources, self.tokenizer, recipe.batches.tail_frames)
 
     @cached_property
@@ -151,10 +168,6 @@ class Run:
 
 def prepare(run: Run) -> dict[str, Any]:
     """Make or find the data, check that it fits the teacher, and measure the teacher."""
-    ShrinkStage(run.teacher, run.config.sparsity, (0, 0, 1))  # can it be reached at all?
-    check_lessons(
-        run.config.recipe.lessons, run.teacher, run.teacher, (run.tokenizer, run.tokenizer)
-    )
     hours = sum(source.store.seconds for source in run.sources) / 3600
     num_utterances = sum(len(source.store.rows) for source in run.sources)
     say(f"  training data: {hours:.1f} hours, {num_utterances} utterances")
@@ -162,15 +175,51 @@ def prepare(run: Run) -> dict[str, Any]:
     return {"train_hours": hours, "teacher_wer": run.measure_wer(run.teacher)}
 
 
-def shrink_with(run: Run, folder: Path, lessons: list[Lesson], title: str) -> Transducer:
-    recipe = run.config.recipe
-    ramp = recipe.ramp.steps(recipe.steps)
+def fit(run: Run) -> dict[str, Any]:
+    """Which sparsity is asked for, and how much of it each layer bears."""
+    config = run.config
+    sparsity, measured = config.sparsity, None
+    if config.target_size or config.target_rtf:
+        target = Target(config.target_size, config.target_rtf)
+        fitted = fit_sparsity(run.teacher, run.tokenizer, config.cut(), target, config.quantize)
+        sparsity, measured = fitted.sparsity, fitted.measured
+        say(f"  sparsity {sparsity:.4f} meets it: {measured:g}")
+    shares: dict[str, float] = {}
+    if config.recipe.allocation == "sensitivity" and config.pattern not in ("layers", "small"):
+        shares = measure_shares(run.teacher, config.cut(), run.sampler, sparsity)
+    run.untrained(sparsity, shares)  # refuses what cannot be reached, before any training
+    return {"sparsity": sparsity, "measured": measured, "shares": shares}
+
+
+def build_stage(run: Run, lessons: list[Lesson]) -> ShrinkStage | CurriculumStage:
+    """A new network for pattern small, else the teacher (or an earlier student) to be pruned."""
+    config, recipe, fitted = run.config, run.config.recipe, run.result("fit")
     model = run.teacher, run.tokenizer
     tandem = recipe.tandem if lessons else "none"
+    small = config.pattern == "small"
+    start = load_model(config.start)[0] if config.start else None
+    student = (run.untrained(fitted["sparsity"]), run.tokenizer) if small else model
     targets = run.folder / "targets"
-    teaching = build_teaching(lessons, tandem, model, model, run.sampler, targets)
-    stage = ShrinkStage(run.teacher, run.config.sparsity, ramp, recipe.schedule, teaching)
-    train(stage, run.sampler, recipe.settings, folder, title, resume=True)
+    teaching = build_teaching(lessons, tandem, model, student, run.sampler, targets)
+    if small:
+        stage = CurriculumStage(student[0].config, recipe.warm_up.phases(recipe.steps))
+        stage.student.load_state_dict(student[0].state_dict())
+        stage.model.teaching = teaching
+        return stage
+    return ShrinkStage(
+        run.teacher,
+        fitted["sparsity"],
+        recipe.ramp.steps(recipe.steps),
+        recipe.schedule,
+        teaching,
+        config.cut(fitted["shares"]),
+        start,
+    )
+
+
+def shrink_with(run: Run, folder: Path, lessons: list[Lesson], title: str) -> Transducer:
+    stage = build_stage(run, lessons)
+    train(stage, run.sampler, run.config.recipe.settings, folder, title, resume=True)
     if run.dev_sets:
         penalty = calibrate_blank(stage.student, run.dev_sets, run.tokenizer)
         say(f"  penalty on blank, chosen on development speech: {penalty}")
@@ -181,13 +230,13 @@ def shrink(run: Run) -> dict[str, Any]:
     """Prune along the ramp while distilling; then go on distilling at the final size."""
     lessons = run.config.recipe.lessons
     student = shrink_with(run, run.folder / "shrink", lessons, "shrinking")
-    sparsity = 1 - student.num_parameters / run.teacher.num_parameters
-    millions = student.num_parameters / 1e6
+    sparsity = 1 - student.num_kept / run.teacher.num_parameters
+    millions = student.num_kept / 1e6
     say(f"  student: {millions:.3f} M parameters, {100 * sparsity:.1f} % removed")
     record = {"teacher": run.config.teacher, "sparsity": sparsity, "seed": run.config.recipe.seed}
     save_model(student, run.folder / "student", run.tokenizer, record)
     return {
-        "parameters": student.num_parameters,
+        "parameters": student.num_kept,
         "prunable_sparsity": 1 - num_prunable(student) / num_prunable(run.teacher),
         "total_sparsity": sparsity,
         "wer": run.measure_wer(student),
@@ -195,9 +244,10 @@ def shrink(run: Run) -> dict[str, Any]:
 
 
 def num_prunable(model: Transducer) -> int:
-    """Values in matrices other than the embedding: biases and norms follow, nobody prunes them."""
-    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    return sum(weight.numel() for weight in weights) - model.predictor.embedding.weight.numel()
+    """Values left in matrices other than the embedding: nobody prunes biases and norms."""
+    weights = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 1)
+    zeros = model.num_parameters - model.num_kept
+    return weights - zeros - model.predictor.embedding.weight.numel()
 
 
 def compare(run: Run) -> dict[str, Any]:
@@ -337,6 +387,7 @@ def build_report(run: Run) -> dict[str, Any]:
 
 STAGES: list[tuple[str, Callable[[Run], dict[str, Any]]]] = [
     ("prepare", prepare),
+    ("fit", fit),
     ("shrink", shrink),
     ("compare", compare),
     ("export", export),

@@ -122,7 +122,7 @@ def train_recipe(training: Training, resume: bool) -> dict[str, object]:
     train(stage, sampler, recipe.settings, out / "training", "training", resume)
     seconds = load_state(out / "training" / "checkpoint.pt")["seconds"]
 
-    rates = evaluate(stage.transducer, training.test_sets, training.tokenizer)
+    rates = evaluate(stage.student, training.test_sets, training.tokenizer)
     synthetic = ["synthetic"] if recipe.synthetic else []
     record = {
         "recipe": json.loads(recipe.model_dump_json()),
@@ -134,10 +134,10 @@ def train_recipe(training: Training, resume: bool) -> dict[str, object]:
         "steps": recipe.settings.steps,
         "training_hours": round(seconds / 3600, 2),
         "audio_hours": round(sum(source.store.seconds for source in sampler.sources) / 3600, 2),
-        "parameters": stage.transducer.num_parameters,
+        "parameters": stage.student.num_parameters,
         "wer": {name: asdict(rate) for name, rate in rates.items()},
     }
-    save_model(stage.transducer, out, training.tokenizer, record, half=True)
+    save_model(stage.student, out, training.tokenizer, record, half=True)
     for name, rate in rates.items():
         say(f"{name}: WER {rate}")
     return record
@@ -150,17 +150,17 @@ def build_stage(training: Training) -> CurriculumStage:
     config = recipe.model.build(training.tokenizer.vocab_size)
     stage = CurriculumStage(config, recipe.phases)
     mean, deviation = training.sources[0].store.statistics()
-    stage.transducer.encoder.front.set_normalisation(
+    stage.student.encoder.front.set_normalisation(
         torch.from_numpy(mean), torch.from_numpy(deviation)
     )
     if training.init:
-        load_first_weights(stage.transducer, training.init[0], training.init_folder)
+        load_first_weights(stage.student, training.init[0], training.init_folder)
     if training.teacher:
         stage.model.teaching = build_teaching(
             training.lessons,
             recipe.tandem,
             training.teacher,
-            (stage.transducer, training.tokenizer),
+            (stage.student, training.tokenizer),
             training.sampler,
             training.out / "targets",
         )

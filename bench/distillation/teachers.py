@@ -75,11 +75,11 @@ def full(demo, tokenizer, packs, schooling, out) -> Transducer:
     encoder = demo.config.encoder.model_copy(update={"full_context": True})
     config = demo.config.model_copy(update={"encoder": encoder})
     stage = CurriculumStage(config, [Phase(steps=schooling.teacher, ctc=0.1, transducer=1.0)])
-    stage.transducer.load_state_dict(demo.state_dict())
+    stage.student.load_state_dict(demo.state_dict())
     sampler = sampler_of(recordings(packs, schooling), tokenizer, schooling.seconds, 0)
     settings = TrainSettings(schooling.teacher, 4e-4, warmup_steps=50)
     train(stage, sampler, settings, out / "training", "full", resume=True)
-    return stage.transducer
+    return stage.student
 
 
 def bad(demo, tokenizer, packs, schooling, out) -> Transducer:
@@ -96,15 +96,15 @@ def lstm(demo, tokenizer, packs, schooling, out) -> Transducer:
     """Synthetic speech first, as students begin; then the recordings, taught by demo."""
     start, _ = load_model(make_start("lstm-teacher", 0, out.parent, packs, schooling))
     stage = CurriculumStage(start.config, [Phase(steps=schooling.lstm, ctc=0.1, transducer=1.0)])
-    stage.transducer.load_state_dict(start.state_dict())
+    stage.student.load_state_dict(start.state_dict())
     settings = TrainSettings(schooling.lstm, 1.5e-3, warmup_steps=50)
     sampler = sampler_of(recordings(packs, schooling), tokenizer, schooling.seconds, 0)
-    models = (demo, tokenizer), (stage.transducer, tokenizer)
+    models = (demo, tokenizer), (stage.student, tokenizer)
     stage.model.teaching = build_teaching(
         parse_distill("occupancy=1"), "none", *models, sampler, out / "targets"
     )
     train(stage, sampler, settings, out / "training", "lstm", resume=True)
-    return stage.transducer
+    return stage.student
 
 
 TEACHERS = {"full": full, "lstm": lstm, "bad": bad}
@@ -138,7 +138,7 @@ def make_start(student: str, seed: int, folder: Path, packs: Path, schooling: Sc
         torch.manual_seed(seed)
         stage = CurriculumStage(STUDENTS[student].build(tokenizer.vocab_size), phases)
         mean, deviation = synthetic.statistics()
-        stage.transducer.encoder.front.set_normalisation(
+        stage.student.encoder.front.set_normalisation(
             torch.from_numpy(mean), torch.from_numpy(deviation)
         )
         sampler = sampler_of([Source(synthetic)], tokenizer, schooling.seconds, seed)
@@ -147,5 +147,5 @@ def make_start(student: str, seed: int, folder: Path, packs: Path, schooling: Sc
         )
         settings = replace(settings, final_rate_share=0.3)
         train(stage, sampler, settings, out / "training", out.name, resume=True)
-        save_model(stage.transducer, out, tokenizer, {"seed": seed})
+        save_model(stage.student, out, tokenizer, {"seed": seed})
     return out

@@ -110,12 +110,12 @@ def build_stage(plan: Plan, cell: Cell, seed: int, sampler: BatchSampler) -> Any
         return ShrinkStage(teacher, cell.sparsity, ramp, teaching=teaching)
     stage = start_student(plan, cell, seed)
     if cell.tandem != "none":
-        tandem = Tandem(teacher, stage.transducer, cell.tandem)
+        tandem = Tandem(teacher, stage.student, cell.tandem)
         stage.model.teaching = CoLearning(lessons, tandem)
     elif lessons:
         targets = targets_of(plan, cell, collect_kinds(lessons), teacher, sampler)
         stage.model.teaching = Teaching(lessons, targets)
-    stage.model.teaching.fit(stage.transducer.config, teacher.config)
+    stage.model.teaching.fit(stage.student.config, teacher.config)
     return stage
 
 
@@ -130,7 +130,7 @@ def start_student(plan: Plan, cell: Cell, seed: int) -> CurriculumStage:
     if cell.alone:
         phases = [Phase(steps=early), Phase(steps=plan.steps - early, **task)]
     stage = CurriculumStage(recipe.build(tokenizer.vocab_size), phases)
-    stage.transducer.load_state_dict(start.state_dict())
+    stage.student.load_state_dict(start.state_dict())
     return stage
 
 
@@ -149,7 +149,7 @@ def run_cell(plan: Plan, name: str, seed: int) -> dict[str, Any]:
         rate = 3e-3 if cell.student != "lstm" else 2e-3
         settings = TrainSettings(plan.steps, rate, warmup_steps=50, decay_from=0.4, seed=seed)
         train(stage, sampler, replace(settings, checkpoint_every=200), folder, name, resume=True)
-        student = stage.student if cell.student == "pruned" else stage.transducer
+        student = stage.student
         store = plain_store(plan.judged_on, choose_cuts(plan.packs, plan.judged_on))
         said, heard = decode_store(student, store, tokenizer)
     pairs = list(zip(map(str.split, said), map(str.split, heard), strict=True))

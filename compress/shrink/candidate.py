@@ -23,15 +23,20 @@ def small_student(teacher: Transducer, config: TransducerConfig, seed: int) -> T
 
 
 def cut_at_once(
-    teacher: Transducer, cut: Cut, sparsity: float, config: TransducerConfig | None = None
+    teacher: Transducer,
+    cut: Cut,
+    sparsity: float,
+    config: TransducerConfig | None = None,
+    seed: int = 0,
 ) -> Transducer:
     """The teacher pruned to `sparsity` in one go; for pattern small a network with fresh weights.
 
-    config: of a small student that a recipe describes. Raises InputError for a sparsity that
+    config: of a small student that a recipe describes; seed: of its weights. Raises InputError for a sparsity that
     cannot be reached.
     """
     if cut.pattern == "small":
-        return small_student(teacher, config or small_config(teacher.config, sparsity), 0).eval()
+        config = config or small_config(teacher.config, sparsity)
+        return small_student(teacher, config, seed).eval()
     student = deepcopy(teacher).requires_grad_(False)
     pruner = build_pruner(student, teacher.config, cut)
     pruner.check(sparsity)

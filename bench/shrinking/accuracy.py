@@ -1,0 +1,203 @@
+"""Word errors of every pattern at every level, each with distillation and without.
+
+    OUT/teacher/                     the built-in teacher, trained on with all three packs
+        starts/LEVEL/                a small network that heard synthetic speech only
+        cells/PATTERN-HOW-SEED/LEVEL/  model folder of the student, result.json when it is done
+
+A chain goes through the levels, each beginning with the student of the one before; a small student
+is new at each level and is trained as many steps as the chain has been by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import kaldialign
+import torch
+
+from compress.atomic import write_json
+from compress.checkpoint import load_model, save_model
+from compress.config import TrainRecipe, read_recipe
+from compress.curriculum import CurriculumStage, Phase
+from compress.data.augment import AugmentSettings
+from compress.data.batches import BatchSampler, BatchSettings, Source
+from compress.data.noise import Augmenter
+from compress.data.sets import check_sources, real_store, synthetic_store, train_store
+from compress.data.tokenizer import Tokenizer
+from compress.distill.lessons import parse_distill
+from compress.distill.setup import build_teaching
+from compress.evaluate import decode_store
+from compress.shrink.candidate import cut_at_once
+from compress.shrink.pruner import Cut
+from compress.shrink.stage import ShrinkStage
+from compress.train import Training, train_recipe
+from compress.trainer import TrainSettings, train
+
+PACKS = ("speech_commands", "digits_fsdd", "speechocean762")
+DEMO = Path(__file__).resolve().parents[2] / "compress" / "assets" / "demo-teacher"
+RECIPE = Path(__file__).with_name("teacher.yaml")
+DISTILL = "lattice=1.0"
+# Chosen on development speech (bench/LOG.md): zeros want a slower pace than narrow layers.
+RATES = {"channel": 3e-3, "block": 1e-3, "unstructured": 1e-3, "small": 3e-3}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all chains share. steps: of every level; seconds: audio of a step."""
+
+    packs: Path
+    out: Path
+    levels: tuple[float, ...]
+    steps: int
+    start_steps: tuple[int, int, int]
+    synthetic: int
+    seconds: float = 20.0
+    judged_on: str = "test"
+
+    def cell(self, pattern: str, distilled: bool, seed: int) -> Path:
+        how = "distilled" if distilled else "alone"
+        return self.out / "cells" / f"{pattern.replace(':', '-')}-{how}-{seed}"
+
+
+def make_teacher(plan: Plan) -> Path:
+    """Trained once, killed or not."""
+    out = plan.out / "teacher"
+    if not (out / "config.json").exists():
+        data = [str(plan.packs / pack) for pack in PACKS]
+        recipe = read_recipe(str(RECIPE), TrainRecipe)
+        train_recipe(Training(recipe, data, plan.packs / "noise", out, None, DEMO), resume=True)
+    return out
+
+
+def augmenter_of(plan: Plan) -> Augmenter:
+    settings = AugmentSettings(noise_probability=0.5, room_probability=0.3)
+    return Augmenter(plan.packs / "noise", settings)
+
+
+def sampler_of(plan: Plan, tokenizer: Tokenizer, seed: int) -> BatchSampler:
+    """The teacher's own training data."""
+    real = read_recipe(str(RECIPE), TrainRecipe).real
+    hear = real.model_dump(include={"copies", "joined", "words_range"})
+    stores = [
+        train_store(str(plan.packs / pack), augmenter_of(plan), 0, **hear) for pack in PACKS
+    ]
+    settings = BatchSettings(seconds=plan.seconds)
+    sources = [Source(store, 1.0) for store in stores]
+    check_sources(sources, tokenizer, settings.tail_frames)
+    return BatchSampler(sources, tokenizer, settings, seed, augment=False)
+
+
+def make_start(plan: Plan, level: float) -> Path:
+    """First weights of a small student."""
+    out = plan.out / "starts" / f"{level:g}"
+    if not (out / "config.json").exists():
+        torch.set_num_threads(1)
+        teacher, tokenizer = load_model(plan.out / "teacher")
+        synthetic = synthetic_store(plan.synthetic, "train", 1, augmenter_of(plan))
+        weights = {"phone": 1.0}, {"phone": 0.3, "ctc": 1.0}, {"ctc": 0.1, "transducer": 1.0}
+        pairs = zip(plan.start_steps, weights, strict=True)
+        phases = [Phase(steps=steps, **each) for steps, each in pairs]
+        student = cut_at_once(teacher, Cut("small"), level)
+        stage = CurriculumStage(student.config, phases)
+        stage.student.load_state_dict(student.state_dict())
+        settings = BatchSettings(seconds=plan.seconds)
+        sampler = BatchSampler([Source(synthetic)], tokenizer, settings, 0, augment=False)
+        pace = TrainSettings(sum(plan.start_steps), 3e-3, warmup_steps=50, decay_from=0.8)
+        pace = replace(pace, final_rate_share=0.3)
+        train(stage, sampler, pace, out / "training", out.name, resume=True)
+        save_model(stage.student, out, tokenizer, {})
+    return out
+
+
+def store_targets(plan: Plan) -> None:
+    """What the teacher says of the training data, before any chain reads it."""
+    model = load_model(plan.out / "teacher")
+    sampler = sampler_of(plan, model[1], 0)
+    build_teaching(parse_distill(DISTILL), "none", model, model, sampler, plan.out / "targets")
+
+
+def build_stage(plan: Plan, pattern: str, level: float, start: Path, distilled: bool, seed: int):
+    model = load_model(plan.out / "teacher")
+    first = load_model(start)[0]
+    sampler = sampler_of(plan, model[1], seed)
+    lessons = parse_distill(DISTILL if distilled else "none")
+    student = first, model[1]
+    teaching = build_teaching(
+        lessons, "none", model, student if pattern == "small" else model, sampler, plan.out / "targets"
+    )
+    if pattern != "small":
+        ramp = (0, plan.steps // 2, 10)
+        cut = Cut(pattern)
+        return ShrinkStage(model[0], level, ramp, "cubic", teaching, cut, first), sampler
+    stage = CurriculumStage(first.config, [Phase(steps=1, ctc=0.1, transducer=1.0)])
+    stage.student.load_state_dict(first.state_dict())
+    stage.model.teaching = teaching
+    return stage, sampler
+
+
+def run_chain(plan: Plan, pattern: str, distilled: bool, seed: int) -> list[dict[str, Any]]:
+    """Train through all levels; returns a result for each."""
+    torch.set_num_threads(1)
+    cell = plan.cell(pattern, distilled, seed)
+    start, results = plan.out / "teacher", []
+    for number, level in enumerate(plan.levels, 1):
+        folder = cell / f"{level:g}"
+        folder.mkdir(parents=True, exist_ok=True)
+        steps = plan.steps
+        if pattern == "small":
+            start, steps = plan.out / "starts" / f"{level:g}", plan.steps * number
+        with (cell / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
+            train_level = partial(run_level, plan, pattern, level, start, distilled, seed, steps)
+            results.append(read_result(folder) or train_level(folder))
+        start = folder
+    return results
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    result = folder / "result.json"
+    return json.loads(result.read_text()) if result.exists() else None
+
+
+def run_level(
+    plan: Plan,
+    pattern: str,
+    level: float,
+    start: Path,
+    distilled: bool,
+    seed: int,
+    steps: int,
+    folder: Path,
+) -> dict[str, Any]:
+    stage, sampler = build_stage(plan, pattern, level, start, distilled, seed)
+    rate = RATES[pattern.partition(":")[0]]
+    pace = TrainSettings(steps, rate, warmup_steps=30, decay_from=0.4, seed=seed)
+    train(stage, sampler, replace(pace, checkpoint_every=100), folder, folder.name, resume=True)
+    student, tokenizer = stage.student.eval(), sampler.tokenizer
+    save_model(student, folder, tokenizer, {"pattern": pattern, "level": level, "seed": seed})
+    heard = {pack: judge(plan, pack, student, tokenizer) for pack in PACKS}
+    teacher = load_model(plan.out / "teacher")[0]
+    result = {
+        "pattern": pattern,
+        "sparsity": level,
+        "distilled": distilled,
+        "seed": seed,
+        "measured_sparsity": 1 - student.num_kept / teacher.num_parameters,
+        "heard": heard,
+    }
+    write_json(folder / "result.json", result)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return result
+
+
+def judge(plan: Plan, pack: str, student, tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """Word errors and words of every utterance."""
+    store = real_store(str(plan.packs / pack), plan.judged_on)
+    said, heard = decode_store(student, store, tokenizer)
+    pairs = list(zip(map(str.split, said), map(str.split, heard), strict=True))
+    errors = [kaldialign.edit_distance(one, other)["total"] for one, other in pairs]
+    return {"errors": errors, "words": [len(one) for one, _ in pairs]}
