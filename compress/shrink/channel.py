@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from compress.models.config import TransducerConfig
 from compress.models.transducer import Transducer
 from compress.shrink.budget import ENOUGH, ParameterCount, Width, Widths, choose_widths, ladder
+from compress.shrink.evidence import Evidence
 from compress.shrink.groups import (
     Group,
     attention_of,
@@ -42,6 +43,8 @@ class ChannelPruner:
         to one.
     dense: the layout before any pruning, when `model` was pruned already (a resumed run).
     allowed: which groups may get narrower; all by default.
+    evidence: what `score` needs to know of the steps since the last pruning; whoever prunes clears
+        it afterwards.
 
     Parameters stay the same objects, so an optimiser keeps pointing at them; its moments follow.
     Gradients are dropped: call `prune_to` after `optimizer.step()`.
@@ -57,11 +60,13 @@ class ChannelPruner:
         min_head_dim: int = 12,
         dense: TransducerConfig | None = None,
         allowed: Callable[[Group], bool] = lambda group: True,
+        evidence: Evidence | None = None,
     ) -> None:
         if score not in SCORES:
             raise InputError(f"no score named {score!r}: choose one of {', '.join(SCORES)}")
         self.model = model
         self.score = score
+        self.evidence = evidence
         self.round_to = round_to
         self.min_width = min_width
         self.min_head_dim = min_head_dim
@@ -129,6 +134,7 @@ class ChannelPruner:
     def prune_widths(self, widths: Widths) -> Kept:
         """As `prune_to`, to a width for every group by name; nothing may get wider."""
         parameters = dict(self.model.named_parameters())
+        evidence = self.score, self.evidence
         twin = build_twin(self.model.config)
         graph = build_graph(twin)
         for group in self.groups:
@@ -137,9 +143,9 @@ class ChannelPruner:
                 continue
             attention = attention_of(twin, group.axes)
             if attention is None:
-                scores = score_units(parameters, group.axes, math.prod(old), self.score)
+                scores = score_units(parameters, group.axes, math.prod(old), *evidence)
             else:
-                scores = align_heads(attention, parameters, group.axes, self.score)
+                scores = align_heads(attention, parameters, group.axes, *evidence)
                 attention.num_heads, attention.head_dim = new
             remove_units(graph, twin, group.name, removed_units(scores, old, new))
         twin.config = read_config(twin)

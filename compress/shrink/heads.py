@@ -16,12 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from compress.models.encoders.conformer import Attention
+from compress.shrink.evidence import Evidence
 from compress.shrink.groups import Axis
 from compress.shrink.scores import score_units
 
 
 def align_heads(
-    twin: Attention, parameters: Mapping[str, nn.Parameter], axes: Sequence[Axis], score: str
+    twin: Attention,
+    parameters: Mapping[str, nn.Parameter],
+    axes: Sequence[Axis],
+    score: str,
+    evidence: Evidence | None = None,
 ) -> Tensor:
     """Reorder the twin's values so that the best meet the best queries; scores (H * d,) of pairs.
 
@@ -31,8 +36,10 @@ def align_heads(
     heads = (twin.num_heads, twin.head_dim)
     values = [axis for axis in axes if ".value." in axis.parameter or ".out." in axis.parameter]
     queries = [axis for axis in axes if axis not in values]
-    query_scores = score_units(parameters, queries, math.prod(heads), score).reshape(heads)
-    value_scores = score_units(parameters, values, math.prod(heads), score).reshape(heads)
+    query_scores, value_scores = (
+        score_units(parameters, part, math.prod(heads), score, evidence).reshape(heads)
+        for part in (queries, values)
+    )
     order = best_partners(query_scores, value_scores)
     twin.value.weight.data = twin.value.weight.data[order]
     twin.value.bias.data = twin.value.bias.data[order]

@@ -39,6 +39,13 @@ class LstmPruner(tp.BasePruningFunc):
         return layer.input_size
 
 
+def gates_of(model: nn.Module, name: str) -> int:
+    """How many values a unit has along the first axis of parameter `name`: 4 in an LSTM."""
+    path, _, leaf = name.rpartition(".")
+    gated = isinstance(model.get_submodule(path), nn.LSTM) and not leaf.startswith("weight_hr")
+    return NUM_GATES if gated else 1
+
+
 def kept_indices(width: int, removed: list[int]) -> Tensor:
     return torch.tensor(sorted(set(range(width)) - set(removed)))
 

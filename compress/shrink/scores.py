@@ -1,8 +1,15 @@
-"""How much a unit matters: a larger score means keep.
+"""How much a weight or a unit matters: a larger score means keep.
 
 A unit is what can be removed alone: one residual channel, one feed-forward unit, one attention
-dimension, one LSTM cell. It owns a slice of several parameters, and its score is the sum over
-those slices.
+dimension, one LSTM cell. It owns a slice of several parameters.
+
+    score         of a weight       of a unit, over the slices it owns
+    magnitude     w^2               sum of w^2
+    taylor        w^2 E[g^2]        sum over parameters of E[(sum w g)^2], arXiv 1906.10771 eq. 8
+    activation    w^2 E[x_j^2]      sum over the columns that read it, arXiv 2306.11695 squared
+
+g, x: gradients and inputs of the steps since the last pruning (evidence.py). Where there were no
+steps yet, at a ramp that begins at step 0, every score is magnitude.
 
 # Letters: W units of a group, R what else the parameter has.
 """
@@ -10,34 +17,82 @@ those slices.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from compress.shrink.evidence import Evidence
+
 if TYPE_CHECKING:
     from compress.shrink.groups import Axis
 
-
-def magnitude(slices: Tensor, gradient: Tensor | None) -> Tensor:
-    """(W, R) weights -> (W,): the squared L2 norm of each row."""
-    return slices.square().sum(1)
+Parameters: TypeAlias = Mapping[str, nn.Parameter]
 
 
-def taylor(slices: Tensor, gradient: Tensor | None) -> Tensor:
-    """(W, R) weights and gradients -> (W,): (sum_R w g)^2, arXiv 1906.10771 eq. 8.
+def magnitude(
+    parameters: Parameters, axes: Sequence[Axis], width: int, evidence: Evidence | None
+) -> Tensor:
+    """(W,): the squared L2 norm of everything a unit owns."""
+    total = torch.zeros(width)
+    for axis in axes:
+        total += rows(parameters[axis.parameter].detach(), axis, width).square().sum(1).cpu()
+    return total
 
-    The square of the loss's first-order change when the whole row goes to zero.
+
+def taylor(
+    parameters: Parameters, axes: Sequence[Axis], width: int, evidence: Evidence | None
+) -> Tensor:
+    """(W,): how much the loss changes, to first order, when a unit's slice goes to zero; squared
+    in each step, then averaged. A parameter without gradient counts nothing."""
+    assert evidence
+    total = torch.zeros(width)
+    for axis in axes:
+        squares = evidence.unit_squares(axis.parameter, axis.dim)
+        total += 0 if squares is None else squares.cpu()
+    return total
+
+
+def activation(
+    parameters: Parameters, axes: Sequence[Axis], width: int, evidence: Evidence | None
+) -> Tensor:
+    """(W,): how much of what comes next a unit makes: the scores of the columns that read it.
+
+    Nothing reads a dimension of queries or keys by a matrix: the rows that make it count there.
     """
-    if gradient is None:
-        raise ValueError("the taylor score needs gradients: call backward() before prune_to()")
-    return (slices * gradient).sum(1).square()
+    assert evidence
+    reading = [axis for axis in axes if axis.dim == 1 and evidence.knows(axis.parameter)]
+    total = torch.zeros(width)
+    for axis in reading or axes:
+        parameter = parameters[axis.parameter]
+        scores = score_weights(axis.parameter, parameter, "activation", evidence)
+        total += rows(scores, axis, width).sum(1).cpu()
+    return total
 
 
-SCORES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+SCORES: dict[str, Callable[[Parameters, Sequence[Axis], int, Evidence | None], Tensor]] = {
     "magnitude": magnitude,
     "taylor": taylor,
+    "activation": activation,
 }
+
+
+def score_weights(
+    name: str, parameter: Tensor, score: str = "magnitude", evidence: Evidence | None = None
+) -> Tensor:
+    """Scores of single weights, float32, shaped like `parameter`, which may be a hidden weight.
+
+    What no column reads (biases, norms, embeddings) has x = 1; without a gradient g is 0.
+    """
+    squares = parameter.detach().float().square()
+    if score == "magnitude" or evidence is None or evidence.empty:
+        return squares
+    assert evidence.score == score, f"evidence is for {evidence.score}"
+    assert score != "taylor" or evidence.weights, "this evidence is of units alone"
+    factors = evidence.weight_factors(name)
+    if factors is None:
+        return squares if score == "activation" else torch.zeros_like(squares)
+    return squares * factors
 
 
 def rows(tensor: Tensor, axis: Axis, width: int) -> Tensor:
@@ -47,14 +102,16 @@ def rows(tensor: Tensor, axis: Axis, width: int) -> Tensor:
 
 
 def score_units(
-    parameters: Mapping[str, nn.Parameter], axes: Sequence[Axis], width: int, score: str
+    parameters: Parameters,
+    axes: Sequence[Axis],
+    width: int,
+    score: str,
+    evidence: Evidence | None = None,
 ) -> Tensor:
     """Scores of the `width` units that own slices along `axes`, (W,) float32, of mean 1."""
-    total = torch.zeros(width)
-    for axis in axes:
-        parameter = parameters[axis.parameter]
-        gradient = None if parameter.grad is None else rows(parameter.grad, axis, width)
-        total += SCORES[score](rows(parameter.detach(), axis, width), gradient).cpu()
+    if evidence is None or evidence.empty:
+        score = "magnitude"
+    total = SCORES[score](parameters, axes, width, evidence)
     return total / total.mean().clamp_min(torch.finfo(total.dtype).tiny)
 
 

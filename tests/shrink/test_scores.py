@@ -13,7 +13,7 @@ from torch import nn
 from compress.shrink.budget import ladder
 from compress.shrink.channel import ChannelPruner
 from compress.shrink.groups import Axis
-from compress.shrink.scores import best, magnitude, rows, score_units, taylor
+from compress.shrink.scores import best, rows, score_units, score_weights
 
 
 def test_the_weakest_columns_go():
@@ -25,10 +25,9 @@ def test_the_weakest_columns_go():
     assert weight[:, kept].tolist() == [[3.0, -4.0]]
 
 
-def test_scores_by_hand():
-    weights, gradients = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[1.0, -1], [2, 5]])
-    assert magnitude(weights, None).tolist() == [5.0, 9.0]
-    assert taylor(weights, gradients).tolist() == [1.0, 36.0]
+def test_scores_of_single_weights_are_their_squares():
+    weight = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
+    assert score_weights("weight", weight, "magnitude").tolist() == [[1.0, 4.0], [9.0, 0.25]]
 
 
 def test_slices_of_a_unit_are_summed():
@@ -59,7 +58,7 @@ def test_count_is_exact(model):
         assert student.num_parameters == pruner.count(widths)
 
 
-@pytest.mark.parametrize("name", ["budget", "channel", "heads", "schedule", "scores"])
+@pytest.mark.parametrize("name", ["budget", "channel", "evidence", "heads", "schedule", "scores"])
 def test_written_examples(name):
     results = doctest.testmod(importlib.import_module(f"compress.shrink.{name}"))
     assert results.attempted > 0
