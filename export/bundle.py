@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import onnx
@@ -37,6 +38,7 @@ from streaming.features import FeatureSettings
 TOKENIZER_FILE = "bpe.model"
 # Names in torch's state dict: encoder.*, predictor.*, joiner.*; the encoder's graph has its prefix.
 PREFIXES = {"encoder": "", "decoder": "predictor.", "joiner": "joiner."}
+NETWORKS = {"encoder": "encoder", "predictor": "decoder", "joiner": "joiner"}
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "kaldi-native-fbank")
 
 
@@ -57,6 +59,7 @@ def write_bundle(
     quantize: Literal["int8", "none"] = "int8",
     keep_fp32: Collection[str] = (),
     per_channel: bool = True,
+    block_rows: Mapping[str, int] = MappingProxyType({}),
     target: str = "sherpa_lstm",
     tail_frames: int | None = None,
 ) -> BundleInfo:
@@ -64,7 +67,8 @@ def write_bundle(
 
     tokens: the symbol of every id, `<blk>` first. layers: what the caller knows of a layer (by
     "name", as in the model's state dict without ".weight"), added to what the graphs say.
-    keep_fp32: layers that int8 leaves alone. tail_frames: None takes one chunk.
+    keep_fp32: layers that int8 leaves alone. block_rows: layers of block sparsity that the graphs
+    hold as small matrices (sparse.py), path -> rows a group. tail_frames: None takes one chunk.
     Raises ExportError: the folder exists, the model or tokens do not fit the target.
     """
     folder = Path(folder)
@@ -73,7 +77,8 @@ def write_bundle(
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        exported = TARGETS[target](encoder, predictor, joiner, part)
+        blocks = split_by_graph(block_rows)
+        exported = TARGETS[target](encoder, predictor, joiner, part, blocks)
         check_tokens(tokens, exported.vocab_size)
         _write_tokens(tokens, part / TOKENS_FILE)
         if tokenizer_model is not None:
@@ -104,6 +109,21 @@ def write_bundle(
         shutil.rmtree(part, ignore_errors=True)
         raise
     return read_bundle(folder)
+
+
+def split_by_graph(block_rows: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Paths in a transducer -> graph -> paths in its torch module.
+
+    {"joiner.output": 8} gives {"joiner": {"output": 8}}; the encoder's module has its prefix.
+    Raises ExportError for a path outside the three networks.
+    """
+    blocks: dict[str, dict[str, int]] = {}
+    for path, rows in block_rows.items():
+        graph = NETWORKS.get(path.partition(".")[0])
+        if graph is None:
+            raise ExportError(f"block_rows names {path!r}: paths begin with {', '.join(NETWORKS)}")
+        blocks.setdefault(graph, {})[path.removeprefix(PREFIXES[graph])] = rows
+    return blocks
 
 
 def update_bundle(

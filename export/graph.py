@@ -20,7 +20,7 @@ import torch
 from onnxscript import opset18, optimizer
 from torch import Tensor, nn
 
-from export import lstm, passes
+from export import lstm, passes, sparse
 from export.errors import ExportError
 
 IR_VERSION = 8
@@ -37,12 +37,14 @@ def export_graph(
     stream_axes: Sequence[int],
     metadata: Mapping[str, str | int],
     path: Path,
+    block_rows: Mapping[str, int] | None = None,
 ) -> None:
     """Writes `module` as ONNX; `inputs` are example tensors, stream_axes where each holds N.
 
+    block_rows: layers to write in their block form, path -> rows a group (sparse.py).
     Give examples of two or more streams: torch takes an axis of 1 for a constant.
     """
-    module = lstm.replace_lstms(module)
+    module = lstm.replace_lstms(sparse.replace_blocks(module, block_rows or {}))
     model = _trace(module, inputs, outputs, stream_axes)
     simplify(model, {*module.state_dict()})
     shorten_names(model)
@@ -101,6 +103,7 @@ def _attention(
 TRANSLATIONS: dict[Any, Any] = {
     torch.ops.aten.scaled_dot_product_attention.default: _attention,
     **lstm.TRANSLATIONS,
+    **sparse.TRANSLATIONS,
 }
 
 
@@ -178,6 +181,7 @@ def _short_names() -> Iterator[str]:
 def lower_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """Relabels opset 18 as 17 after checking that every node means the same in both."""
     for node in model.graph.node:
+        _drop_num_outputs(node)
         schemas = [onnx.defs.get_schema(node.op_type, v) for v in (OPSET, TRACED_OPSET)]
         if schemas[0].since_version == schemas[1].since_version:
             continue
@@ -193,6 +197,13 @@ def lower_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         if opset.domain == "":
             opset.version = OPSET
     return model
+
+
+def _drop_num_outputs(node: onnx.NodeProto) -> None:
+    """Opset 17 reads the number of equal parts of a Split from its outputs."""
+    for attribute in [a for a in node.attribute if a.name == "num_outputs"]:
+        if node.op_type == "Split":
+            node.attribute.remove(attribute)
 
 
 def save_graph(

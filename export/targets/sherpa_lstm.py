@@ -12,6 +12,7 @@ frame. A missing metadata key ends the whole process there, so validate.py knows
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -39,12 +40,18 @@ class Exported:
 
 
 def export_sherpa_lstm(
-    encoder: Encoder, predictor: Predictor, joiner: Joiner, folder: Path
+    encoder: Encoder,
+    predictor: Predictor,
+    joiner: Joiner,
+    folder: Path,
+    block_rows: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Exported:
     """Writes encoder.onnx, decoder.onnx and joiner.onnx into `folder`.
 
+    block_rows: graph -> layer -> rows a group, the layers to write in their block form.
     Raises ExportError when this family cannot carry the model.
     """
+    blocks = block_rows or {}
     check_family(encoder, predictor)
     encoder, predictor, joiner = freeze(encoder), freeze(predictor), freeze(joiner)
     wrapped = EncoderExport(encoder)
@@ -65,6 +72,7 @@ def export_sherpa_lstm(
         [0, 1, 1],
         encoder_metadata(encoder.chunk_frames, sizes),
         folder / FILES["encoder"],
+        blocks.get("encoder"),
     )
     export_graph(
         cast(nn.Module, predictor),
@@ -73,6 +81,7 @@ def export_sherpa_lstm(
         [0],
         {"vocab_size": logits.shape[1], "context_size": predictor.context},
         folder / FILES["decoder"],
+        blocks.get("decoder"),
     )
     export_graph(
         cast(nn.Module, joiner),
@@ -81,6 +90,7 @@ def export_sherpa_lstm(
         [0, 0],
         {},
         folder / FILES["joiner"],
+        blocks.get("joiner"),
     )
     return Exported(
         chunk_frames=encoder.chunk_frames,
