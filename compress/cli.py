@@ -10,13 +10,16 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from compress.atomic import is_disk_full
 from compress.progress import say
 from streaming.errors import InputError
+
+if TYPE_CHECKING:
+    from compress.config import RunConfig
 
 app = typer.Typer(
     help="Shrink a streaming speech recogniser until it fits a phone.",
@@ -39,32 +42,97 @@ Out = Annotated[Path | None, typer.Option(help="Where to write; a new folder by 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier call stopped.")]
 
 
+Sparsity = Annotated[
+    float | None,
+    typer.Option(help="Share of all parameters to remove, 0 to 1; the recipe's 0.9."),
+]
+Pattern = Annotated[
+    str,
+    typer.Option(help="What is removed: channel, block, unstructured, 2:4, layers; or small."),
+]
+Teacher = Annotated[Path, typer.Option(help="Model folder; the built-in teacher by default.")]
+TargetSize = Annotated[
+    str | None, typer.Option(help="Bytes of the bundle instead of a sparsity, as in 800KB.")
+]
+TargetRtf = Annotated[
+    float | None, typer.Option(help="Real-time factor of the bundle instead of a sparsity.")
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(help="Part of the names of modules that stay dense. Repeat for several."),
+]
+Quantize = Annotated[str, typer.Option(help="int8 or none.")]
+RecipeName = Annotated[str, typer.Option(help="Name or YAML file of the run's settings.")]
+Steps = Annotated[int | None, typer.Option(help="Training steps; the recipe's by default.")]
+Seed = Annotated[int | None, typer.Option(help="The recipe's by default.")]
+Distill = Annotated[
+    str | None, typer.Option(help="Methods and weights, as in lattice=1.0; none for none.")
+]
+
+
+def build_run_config(
+    teacher: Path,
+    recipe: str,
+    data: list[str] | None = None,
+    noise: Path | None = None,
+    exclude: list[str] | None = None,
+    target_size: str | None = None,
+    changes: dict[str, Any] | None = None,
+    **settings: Any,
+) -> RunConfig:
+    """What a run does: the recipe, with what the command line says on top.
+
+    changes: of the recipe, None for what was not said. settings: RunConfig's own.
+    Raises InputError for anything that cannot be asked for.
+    """
+    from compress.config import RunConfig, RunRecipe, read_recipe, validate
+    from compress.shrink.schedule import check_sparsity
+    from compress.sizing import parse_size
+
+    changes = {name: value for name, value in (changes or {}).items() if value is not None}
+    if "sparsity" in changes:
+        check_sparsity(changes["sparsity"])
+    if "sparsity" in changes and (target_size or settings.get("target_rtf")):
+        raise InputError("--sparsity and a target are two budgets: give one of them")
+    if exclude:
+        changes["exclude"] = exclude
+    config = validate(
+        RunConfig,
+        {
+            "teacher": str(teacher.resolve()),
+            "data": [str(Path(spec).resolve()) for spec in data or []],
+            "noise": str(noise.resolve()) if noise else None,
+            "target_size": parse_size(target_size) if target_size else None,
+            "recipe": read_recipe(recipe, RunRecipe).model_dump() | changes,
+            **settings,
+        },
+        "compress run",
+    )
+    check_sparsity(config.sparsity)
+    _ = config.recipe.lessons  # refuses what cannot be asked for before anything is written
+    return config
+
+
 @app.command(
     epilog="Example: compress run --sparsity 0.9 --data recordings/manifest.jsonl --out runs/mine"
 )
 def run(
-    sparsity: Annotated[
-        float | None,
-        typer.Option(help="Share of all parameters to remove, 0 to 1; the recipe's 0.9."),
-    ] = None,
-    teacher: Annotated[
-        Path, typer.Option(help="Model folder; the built-in teacher by default.")
-    ] = DEMO_TEACHER,
+    sparsity: Sparsity = None,
+    target_size: TargetSize = None,
+    target_rtf: TargetRtf = None,
+    teacher: Teacher = DEMO_TEACHER,
     data: Data = None,
     noise: Noise = None,
-    pattern: Annotated[str, typer.Option(help="What is removed: channel.")] = "channel",
-    distill: Annotated[
-        str | None, typer.Option(help="Methods and weights, as in lattice=1.0; none for none.")
-    ] = None,
-    quantize: Annotated[str, typer.Option(help="int8 or none.")] = "int8",
+    pattern: Pattern = "channel",
+    exclude: Exclude = None,
+    distill: Distill = None,
+    quantize: Quantize = "int8",
     compare: Annotated[
         bool, typer.Option("--compare", help="Train the same student without distillation too.")
     ] = False,
-    recipe: Annotated[str, typer.Option(help="Name or YAML file of the run's settings.")] = "run",
-    steps: Annotated[
-        int | None, typer.Option(help="Training steps; the recipe's by default.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="The recipe's by default.")] = None,
+    recipe: RecipeName = "run",
+    steps: Steps = None,
+    seed: Seed = None,
     out: Out = None,
     resume: Resume = False,
 ) -> None:
@@ -72,36 +140,24 @@ def run(
     from compress.shrink.schedule import check_sparsity
 
     if sparsity is not None:
-        check_sparsity(sparsity)
+        check_sparsity(sparsity)  # before seconds of loading
     say(f"compress run: recipe {recipe}, teacher {teacher.name}; loading libraries")
-    from compress.config import RunConfig, RunRecipe, read_recipe, validate
     from compress.pipeline import run_pipeline
 
-    changes: dict[str, Any] = {
-        "sparsity": sparsity,
-        "distill": distill,
-        "steps": steps,
-        "seed": seed,
-    }
-    settings = read_recipe(recipe, RunRecipe).model_dump() | {
-        name: value for name, value in changes.items() if value is not None
-    }
-    config = validate(
-        RunConfig,
-        {
-            "teacher": str(teacher.resolve()),
-            "data": [str(Path(spec).resolve()) for spec in data or []],
-            "noise": str(noise.resolve()) if noise else None,
-            "pattern": pattern,
-            "quantize": quantize,
-            "compare": compare,
-            "recipe": settings,
-        },
-        "compress run",
+    config = build_run_config(
+        teacher,
+        recipe,
+        data,
+        noise,
+        exclude,
+        target_size,
+        {"sparsity": sparsity, "distill": distill, "steps": steps, "seed": seed},
+        pattern=pattern,
+        quantize=quantize,
+        compare=compare,
+        target_rtf=target_rtf,
     )
-    check_sparsity(config.sparsity)
-    _ = config.recipe.lessons  # refuses what cannot be asked for before anything is written
-    folder = out or choose_folder(f"{pattern}-{config.sparsity:g}", resume)
+    folder = out or choose_folder(name_run(config), resume)
     try:
         run_pipeline(config, folder, resume)
     except KeyboardInterrupt:
@@ -109,6 +165,16 @@ def run(
         raise
     say(f"bundle: {folder}/bundle")
     say(f"next: compress transcribe {folder}/bundle FILE.wav, or compress listen {folder}/bundle")
+
+
+def name_run(config: RunConfig) -> str:
+    """channel-0.9, block-800000-bytes, unstructured-rtf-0.02."""
+    budget = f"{config.sparsity:g}"
+    if config.target_size:
+        budget = f"{config.target_size}-bytes"
+    if config.target_rtf:
+        budget = f"rtf-{config.target_rtf:g}"
+    return f"{config.pattern.replace(':', '-')}-{budget}"
 
 
 def choose_folder(name: str, resume: bool) -> Path:
