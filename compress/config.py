@@ -204,6 +204,16 @@ class RampRecipe(Strict):
         return round(self.begin_share * total), round(self.end_share * total), self.every
 
 
+class GuardRecipe(Strict):
+    """Look at development speech while pruning: GuardSettings of shrink/guard.py."""
+
+    every: PositiveInt = 100
+    max_increase: float | None = Field(0.02, ge=0, lt=1)
+    num_utterances: PositiveInt = 100
+    stretch: float = Field(1.5, ge=1)
+    latest_end: float = Field(0.8, gt=0, le=1)
+
+
 class WarmUpRecipe(Strict):
     """Shares of the steps in which a new, small network learns phones and CTC alone."""
 
@@ -227,7 +237,7 @@ class RunRecipe(DistillRecipe):
     """How `compress run` shrinks; the command line overrides single values.
 
     mix, exclude, score: see shrink/pruner.py's Cut. allocation: whether layers lose alike, or by
-    what the teacher's loss says of each. student: of pattern small, instead of one that is sized
+    what the teacher's loss says of each. guard: keeps the best student and goes back. student: of pattern small, instead of one that is sized
     by the sparsity.
     """
 
@@ -236,6 +246,7 @@ class RunRecipe(DistillRecipe):
     exclude: list[str] = []
     score: Literal["magnitude", "taylor", "activation"] = "magnitude"
     allocation: Literal["uniform", "sensitivity"] = "uniform"
+    guard: GuardRecipe | None = None
     student: ModelRecipe | None = None
     warm_up: WarmUpRecipe = WarmUpRecipe()
     seed: NonNegativeInt = 0

@@ -21,7 +21,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +50,13 @@ from compress.data.store import FeatureStore, text_of
 from compress.data.tokenizer import Tokenizer
 from compress.distill.lessons import Lesson, check_lessons
 from compress.distill.setup import build_teaching
-from compress.evaluate import evaluate, word_error_rate
+from compress.evaluate import decode_store, evaluate, word_error_rate
 from compress.measure import decode_bundle
 from compress.models.transducer import Transducer
 from compress.progress import say
 from compress.report.render import write_report
 from compress.shrink.candidate import cut_at_once
+from compress.shrink.guard import GuardSettings, WerGuard
 from compress.shrink.sensitivity import measure_shares
 from compress.shrink.stage import ShrinkStage
 from compress.sizing import Target, fit_sparsity
@@ -147,6 +148,19 @@ class Run:
         with_dev = [spec for spec in self.config.data if has_split(spec, "dev")]
         return [real_store(spec, "dev") for spec in with_dev]
 
+    def dev_wer(self, model: Transducer, num_utterances: int) -> float:
+        """WER on evenly spaced utterances of the development speech."""
+        if not self.dev_sets:
+            raise InputError("guard needs development speech: data with a dev split")
+        said, heard = [], []
+        for store in self.dev_sets:
+            share = max(1, num_utterances // len(self.dev_sets))
+            few = store.rows[:: max(1, len(store.rows) // share)]
+            references, hypotheses = decode_store(model, store, self.tokenizer, few)
+            said += references
+            heard += hypotheses
+        return word_error_rate(said, heard).wer
+
     @property
     def sampler(self) -> BatchSampler:
         recipe = self.config.recipe
@@ -206,7 +220,7 @@ def build_stage(run: Run, lessons: list[Lesson]) -> ShrinkStage | CurriculumStag
         stage.student.load_state_dict(student[0].state_dict())
         stage.model.teaching = teaching
         return stage
-    return ShrinkStage(
+    stage = ShrinkStage(
         run.teacher,
         fitted["sparsity"],
         recipe.ramp.steps(recipe.steps),
@@ -215,6 +229,13 @@ def build_stage(run: Run, lessons: list[Lesson]) -> ShrinkStage | CurriculumStag
         config.cut(fitted["shares"]),
         start,
     )
+    if recipe.guard:
+        settings = GuardSettings(**recipe.guard.model_dump())
+        limit = run.dev_wer(run.teacher, settings.num_utterances)
+        say(f"  teacher on development speech: WER {100 * limit:.2f} %")
+        measure = partial(run.dev_wer, num_utterances=settings.num_utterances)
+        stage.guard = WerGuard(settings, recipe.steps, limit, lambda: measure(stage.student))
+    return stage
 
 
 def shrink_with(run: Run, folder: Path, lessons: list[Lesson], title: str) -> Transducer:

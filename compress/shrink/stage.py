@@ -14,6 +14,7 @@ from compress.distill.view import task_loss, view_batch
 from compress.models.config import TransducerConfig
 from compress.models.transducer import Transducer
 from compress.shrink.evidence import Evidence
+from compress.shrink.guard import WerGuard
 from compress.shrink.pruner import Cut, build_pruner
 from compress.shrink.schedule import pruning_steps, sparsity_at
 
@@ -24,6 +25,7 @@ class ShrinkStage:
     L = L_RNNT + sum of weight * distillation loss, all in nats a label.
     ramp: (first step, last step, steps between prunings). teaching: what the teacher adds.
     cut: what is removed where. start: a student to go on from, pruned from the same teacher.
+    guard: keeps the best student, and goes back where pruning cost too much.
     """
 
     def __init__(
@@ -35,23 +37,33 @@ class ShrinkStage:
         teaching: Teaching | None = None,
         cut: Cut = Cut(),  # noqa: B008  frozen
         start: Transducer | None = None,
+        guard: WerGuard | None = None,
     ) -> None:
         self.dense = teacher.config
         self.sparsity = sparsity
         self.ramp = ramp
         self.schedule = schedule
         self.cut = cut
+        self.guard = guard
         self._take(deepcopy(start or teacher).requires_grad_(True), teaching or Teaching([], None))
         self.first_sparsity = max(0.0, self.reached)
         self.pruner.check(sparsity)  # refuses what no layout reaches, before any training
-        self.prunings = set(pruning_steps(*ramp))
 
     def _take(self, student: Transducer, teaching: Teaching) -> None:
         """Make `student` the one that is trained and pruned."""
         self.model = Learner(student, teaching)
         teaching.fit(student.config, self.dense)
-        self.evidence = Evidence(student, self.cut.score)
-        self.pruner = build_pruner(student, self.dense, self.cut, self.evidence)
+        self._watch()
+
+    def _watch(self) -> None:
+        self.evidence = Evidence(self.student, self.cut.score)
+        self.pruner = build_pruner(self.student, self.dense, self.cut, self.evidence)
+
+    def rebuild(self, pruner: dict[str, Any]) -> None:
+        """The student was put back into an earlier shape: a pruner for it, in its earlier state."""
+        self.evidence.close()
+        self._watch()
+        self.pruner.load_state(pruner)
 
     @property
     def student(self) -> Transducer:
@@ -70,13 +82,16 @@ class ShrinkStage:
 
     def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         self.pruner.after_step()
-        if step in self.prunings:
+        checked = self.guard.after_step(step, self, optimizer) if self.guard else {}
+        if step in pruning_steps(*self.ramp):
             ramp = self.ramp[:2]
             wanted = sparsity_at(step, *ramp, self.sparsity, self.first_sparsity, self.schedule)
             kept = self.pruner.prune_to(wanted, optimizer)
             self.model.teaching.follow(optimizer, kept)
             self.evidence.clear()
-        return {"sparsity": self.reached}
+            if step == self.ramp[1]:
+                self.evidence.close()
+        return {"sparsity": self.reached} | checked
 
     def state(self) -> dict[str, Any]:
         return {
@@ -85,6 +100,8 @@ class ShrinkStage:
             "pruner": self.pruner.state(),
             "evidence": self.evidence.state(),
             "first_sparsity": self.first_sparsity,
+            "ramp": list(self.ramp),
+            "guard": self.guard.state() if self.guard else {},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -94,3 +111,7 @@ class ShrinkStage:
         self.pruner.load_state(state["pruner"])
         self.evidence.load_state(state["evidence"])
         self.first_sparsity = state["first_sparsity"]
+        first, last, every = state["ramp"]
+        self.ramp = first, last, every
+        if self.guard:
+            self.guard.load_state(state["guard"])
