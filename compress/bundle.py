@@ -12,6 +12,7 @@ from compress.models.joiner import Joiner
 from compress.models.predictors import StatelessPredictor
 from compress.models.transducer import Transducer
 from compress.progress import say
+from compress.shrink.layouts import Block, parse_layout
 from export.bundle import write_bundle
 from export.wrap import Encoder
 from streaming.bundle import BundleInfo
@@ -39,13 +40,21 @@ def export_model(
         tokenizer_model=folder / "bpe.model",
         name=out.name if out.name != "bundle" else out.resolve().parent.name,
         provenance=provenance or read_provenance(folder),
+        layers=[{"name": name, "pattern": spec} for name, spec in model.config.sparse.items()],
         quantize=quantize,
         tail_frames=tail_frames,
+        block_rows=block_rows(model),
     )
     graphs = len(info.files[info.default_precision])
     size = graph_bytes(out, info) / 1e6
     say(f"  {info.default_precision} bundle: {size:.2f} MB in {graphs} graphs")
     return info
+
+
+def block_rows(model: Transducer) -> dict[str, int]:
+    """module -> rows of a block, for the layers that export computes without their zeros."""
+    layouts = {name: parse_layout(spec) for name, spec in model.config.sparse.items()}
+    return {name: layout.rows for name, layout in layouts.items() if isinstance(layout, Block)}
 
 
 def networks(model: Transducer) -> tuple[Encoder, StatelessPredictor, Joiner]:

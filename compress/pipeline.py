@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from lhotse.cut import Cut
 
 PARITY_UTTERANCES = 6
+SOME_ZEROS = 0.01  # share of a matrix from which its zeros are worth a word
 
 
 @dataclass
@@ -287,7 +288,22 @@ def export(run: Run) -> dict[str, Any]:
     )
     files = info.files[info.default_precision].values()
     packed = sum(len(zlib.compress((bundle / name).read_bytes(), 9)) for name in files)
-    return {"onnx_bytes": graph_bytes(bundle, info), "packed_bytes": packed}
+    return {
+        "onnx_bytes": graph_bytes(bundle, info),
+        "packed_bytes": packed,
+        "layers": describe_layers(info),
+    }
+
+
+def describe_layers(info: BundleInfo) -> list[dict[str, Any]]:
+    """What the report says of each matrix: its pattern, its zeros, and what became of them."""
+    described = []
+    for layer in info.layers:
+        held = {key: layer[key] for key in ("name", "shape", "sparsity", "bits")}
+        zeros = "zeros" if layer["sparsity"] > SOME_ZEROS else "dense"
+        form = "blocks" if "block_rows" in layer else zeros
+        described.append(held | {"pattern": layer.get("pattern", "dense"), "form": form})
+    return described
 
 
 def provenance(run: Run) -> dict[str, Any]:
@@ -386,6 +402,7 @@ def build_report(run: Run) -> dict[str, Any]:
             "prunable_sparsity": shrunk["prunable_sparsity"],
             "total_sparsity": shrunk["total_sparsity"],
             "wer": shrunk["wer"],
+            "layers": exported["layers"],
         },
         "student_without_distillation": run.result("compare") if run.config.compare else None,
         "bundle": {

@@ -50,11 +50,27 @@ class Teacher(BaseModel):
     wer: Rates
 
 
+class Layer(BaseModel):
+    """A matrix of the bundle. shape: rows and columns left. sparsity: zeros among them.
+
+    form: `blocks`, stored and computed without its zeros; `zeros`, stored with zeros that make
+    nothing faster; `dense`.
+    """
+
+    name: str
+    pattern: str
+    shape: list[int]
+    sparsity: Number
+    bits: int
+    form: Literal["blocks", "zeros", "dense"]
+
+
 class Student(BaseModel):
     parameters: int
     prunable_sparsity: Number
     total_sparsity: Number
     wer: Rates
+    layers: list[Layer] = []
 
 
 class StudentAlone(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ def build_page(name: str, report: Report, pictures: Mapping[str, Path]) -> Page:
         Section("Word errors", picture("wer") + _word_errors(report)),
         Section("Size", picture("size") + _sizes(report)),
         Section("Speed", picture("latency") + _speed(report)),
+        Section("Layers", list_layers(report)),
         Section("Parity, step by step", _parity(report["parity"])),
         Section("Training", picture("loss")),
         Section("How it was made", _making(report)),
@@ -148,6 +150,45 @@ def _speed(report: Report) -> list[Block]:
         ["peak memory of the process", UNKNOWN if memory is None else f"{memory:.0f} MB"],
     ]
     return [Table(["the bundle on this machine", ""], rows)]
+
+
+def list_layers(report: Report) -> list[Block]:
+    """What became of every kind of layer, and the zeros that are no speed."""
+    layers = report["student"].get("layers", [])
+    kinds: dict[tuple[str, str, str, int], list[Mapping[str, Any]]] = {}
+    for layer in layers:
+        kind = ".".join(part for part in layer["name"].split(".") if not part.isdigit())
+        key = kind, layer["pattern"], layer["form"], layer["bits"]
+        kinds.setdefault(key, []).append(layer)
+    rows = []
+    for (kind, pattern, form, bits), some in kinds.items():
+        values = sum(math.prod(layer["shape"]) for layer in some)
+        zeros = sum(math.prod(layer["shape"]) * (layer["sparsity"] or 0) for layer in some)
+        share = format_share(zeros / values) if form != "dense" else "none"
+        rows.append([kind, str(len(some)), pattern, FORMS[form], share, str(bits)])
+    if not rows:
+        return []
+    head = ["layers", "number", "pattern", "in the bundle", "zeros", "bits"]
+    return [Table(head, rows), Text(_idle_zeros(layers))]
+
+
+FORMS = {
+    "blocks": "computed without its zeros",
+    "zeros": "computed with its zeros",
+    "dense": "dense",
+}
+
+
+def _idle_zeros(layers: Sequence[Mapping[str, Any]]) -> str:
+    idle = [layer for layer in layers if layer["form"] == "zeros"]
+    if not idle:
+        return "No zeros are stored: everything that was removed makes the bundle smaller."
+    zeros = sum(round(math.prod(layer["shape"]) * (layer["sparsity"] or 0)) for layer in idle)
+    return (
+        f"{zeros:,} zeros in {len(idle)} layers are stored and multiplied like any other value: "
+        "they make nothing faster, and the files no smaller. compress pack leaves them out of a "
+        "download; pattern block or channel turns them into speed."
+    )
 
 
 def _parity(parity: Sequence[Mapping[str, Any]]) -> list[Block]:
