@@ -8,6 +8,7 @@ Nothing stays fp32 in silence: every weight is in the list returned.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TypedDict
@@ -20,6 +21,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from export.errors import ExportError
 from export.graph import save_graph, shorten_names
+from export.sparse_graph import BlockLayer, find_block_layers, load_ir
+from export.sparse_int8 import quantize_blocks
 
 KINDS = {"MatMul": "linear", "LSTM": "lstm", "Gather": "embedding", "Conv": "convolution"}
 QUANTISED = ("MatMul", "LSTM", "Gather")
@@ -27,14 +30,21 @@ QUANTISED = ("MatMul", "LSTM", "Gather")
 FP32_OPERATORS = ("Conv", "Add", "Mul", "Sub", "Div", "Where", "Max", "Min")
 
 
-class LayerInfo(TypedDict):
-    """A layer's weight as the file holds it: shape as in torch, sparsity = share of zeros."""
-
+class _Layer(TypedDict):
     name: str
     kind: str
     shape: list[int]
     sparsity: float
     bits: int
+
+
+class LayerInfo(_Layer, total=False):
+    """A layer's weight: shape as in torch, sparsity = share of zeros, bits as the file holds it.
+
+    block_rows: only where the file holds blocks of that many rows without their zeros (sparse.py).
+    """
+
+    block_rows: int
 
 
 def list_layers(model: onnx.ModelProto, bits: Mapping[str, int] | None = None) -> list[LayerInfo]:
@@ -43,9 +53,13 @@ def list_layers(model: onnx.ModelProto, bits: Mapping[str, int] | None = None) -
     `bits`: of the weights that another file holds in fewer than 32, by name.
     """
     weights = _matrices(model)
+    blocks = {w.name: b for b in find_block_layers(load_ir(model).graph) for w in b.weights}
     layers = {}
     for node in model.graph.node:
         for name in (name for name in node.input if name in weights):
+            if name in blocks:
+                layers[blocks[name].name] = describe_block(blocks[name], bits or {})
+                continue
             array = numpy_helper.to_array(weights[name])
             shape = array.T.shape if node.op_type == "MatMul" else array.shape
             layers[name] = LayerInfo(
@@ -56,6 +70,18 @@ def list_layers(model: onnx.ModelProto, bits: Mapping[str, int] | None = None) -
                 bits=(bits or {}).get(name, 32),
             )
     return list(layers.values())
+
+
+def describe_block(block: BlockLayer, bits: Mapping[str, int]) -> LayerInfo:
+    shape = block.torch_shape
+    return LayerInfo(
+        name=block.name,
+        kind="linear" if block.taps == 1 else "convolution",
+        shape=shape,
+        sparsity=round(1 - block.num_nonzero / math.prod(shape), 4),
+        bits=bits.get(block.weights[0].name or "", 32),
+        block_rows=block.group_rows,
+    )
 
 
 def quantize_dynamic_int8(
@@ -69,7 +95,10 @@ def quantize_dynamic_int8(
     """
     model = onnx.load(source)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    kept = {n.name for n in _name_nodes(model) if _weights_of(n, model) & _weight_names(keep_fp32)}
+    named = _name_nodes(model)
+    blocks = find_block_layers(load_ir(model).graph)
+    kept = {n.name for n in named if _weights_of(n, model) & _weight_names(keep_fp32)}
+    kept |= {node.name or "" for block in blocks for node in (block.gather, *block.matmuls)}
     quantize_dynamic(
         _preprocessed(model),
         target,
@@ -78,12 +107,18 @@ def quantize_dynamic_int8(
         weight_type=QuantType.QInt8,
         nodes_to_exclude=sorted(kept),
     )
-    quantised = onnx.load(target)
+    whole = {w.name or "" for b in blocks if b.name in keep_fp32 for w in b.weights}
+    half = {w.name or "" for b in blocks if b.taps > 1 for w in b.weights} - whole
+    graph = ir.from_proto(onnx.load(target))
     target.unlink()
-    check_nothing_skipped(quantised, keep_fp32)
+    quantize_blocks(graph, per_channel, whole | half)
+    quantised = ir.to_proto(graph)
+    check_nothing_skipped(quantised, {*keep_fp32, *whole, *half})
     names = [i.name for i in quantised.graph.initializer]
     bits = {n.removesuffix("_quantized"): 8 for n in names if n.endswith("_quantized")}
-    bits |= dict.fromkeys(store_convolutions(quantised, _weight_names(keep_fp32)), 16)
+    half |= convolution_weights(quantised) - _weight_names(keep_fp32)
+    store_half(quantised, half)
+    bits |= dict.fromkeys(half, 16)
     drop_zero_points(quantised)
     small = ir.from_proto(quantised)
     shorten_names(small, weights=True)
@@ -133,23 +168,25 @@ def check_nothing_skipped(model: onnx.ModelProto, keep_fp32: Collection[str] = (
             )
 
 
-def store_convolutions(model: onnx.ModelProto, kept: Collection[str] = ()) -> set[str]:
-    """Conv weights as float16 and a Cast, which onnxruntime folds on loading: half the bytes, the
-    same time. Returns their names.
+def convolution_weights(model: onnx.ModelProto) -> set[str]:
+    used = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+    return used & _matrices(model).keys()
+
+
+def store_half(model: onnx.ModelProto, names: Collection[str]) -> None:
+    """Weights as float16 and a Cast, which onnxruntime folds on loading: half the bytes, the same
+    time.
 
     Not int8: in the front end that raised the error of the encoding by 20 to 57 % (three random
     Conformers), more than the 1/10 of the file it saves is worth.
     """
-    weights = {name: i for name, i in _matrices(model).items() if name not in kept}
-    used = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
-    names = sorted(used & weights.keys())
-    for number, name in enumerate(names):
+    weights = _matrices(model)
+    for number, name in enumerate(sorted(names)):
         array = numpy_helper.to_array(weights[name]).astype(np.float16)
         model.graph.initializer.remove(weights[name])
         model.graph.initializer.append(numpy_helper.from_array(array, f"{name}_half"))
         cast = onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT)
         model.graph.node.insert(number, cast)
-    return set(names)
 
 
 def _is_scale(node: onnx.NodeProto) -> bool:

@@ -131,7 +131,7 @@ def find_blocks(matrix: Tensor, group_rows: int, name: str) -> tuple[Tensor, Ten
             f"{name}: its zeros are no balanced blocks of {group_rows} rows: {1 - filled:.0%} of "
             f"the {num_kept} of {num_inputs} columns a group would keep is zero: leave it dense"
         )
-    return columns, weight.transpose(1, 2).contiguous()
+    return columns.int(), weight.transpose(1, 2).contiguous()
 
 
 def lower_linear(source: nn.Linear, group_rows: int, name: str) -> nn.Module:

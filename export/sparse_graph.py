@@ -1,0 +1,140 @@
+"""Finds the block layers that sparse.py wrote into a graph, to list them and to make them int8.
+
+# Letters: P outputs, K inputs, G rows a group, k kept inputs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from export.passes import constant
+
+
+@dataclass(frozen=True)
+class BlockLayer:
+    """One use of a block layer: from `source` (..., K) to `result` (..., P), without the bias.
+
+    weights: one (P/G, k, G), or a (k, G) for each group; all in the order of the outputs.
+    """
+
+    name: str
+    source: ir.Value
+    columns: ir.Value
+    weights: tuple[ir.Value, ...]
+    matmuls: tuple[ir.Node, ...]
+    gather: ir.Node
+    result: ir.Value
+
+    @property
+    def group_rows(self) -> int:
+        return _shape(self.weights[0])[-1]
+
+    @property
+    def num_outputs(self) -> int:
+        return sum(_size(weight) // _shape(weight)[-2] for weight in self.weights)
+
+    @property
+    def num_nonzero(self) -> int:
+        arrays = (constant(weight) for weight in self.weights)
+        return sum(int((array != 0).sum()) for array in arrays if array is not None)
+
+    @property
+    def taps(self) -> int:
+        """Frames of a window when the layer was a Conv1d, whose source joins them; else 1."""
+        producer = self.source.producer()
+        if producer is None or producer.op_type != "Concat":
+            return 1
+        taps = [value.producer() for value in producer.inputs if value is not None]
+        is_window = all(tap is not None and tap.op_type == "Slice" for tap in taps)
+        return len(taps) if is_window and len(taps) > 1 else 1
+
+    @property
+    def torch_shape(self) -> list[int]:
+        """(P, K) of a Linear, (P, K, taps) of a Conv1d; K from the source's inferred shape."""
+        assert self.source.shape is not None, "infer shapes first"
+        width = self.source.shape[-1]
+        assert isinstance(width, int)
+        tail = [width // self.taps, self.taps] if self.taps > 1 else [width]
+        return [self.num_outputs, *tail]
+
+
+def load_ir(model: onnx.ModelProto) -> ir.Model:
+    """The model with its shapes inferred; files hold none."""
+    return ir.from_proto(onnx.shape_inference.infer_shapes(model))
+
+
+def find_block_layers(graph: ir.Graph) -> list[BlockLayer]:
+    """Every block layer in the graph's order; one that runs frame by frame comes once a frame."""
+    found = {}
+    for node in graph:
+        gather = _gather_before(node)
+        if gather is None or _after(node) in found:
+            continue
+        result = _after(node)
+        source, columns = gather.inputs[0], gather.inputs[1]
+        if _producer(source, "Transpose") is not None:
+            source = _producer(source, "Transpose").inputs[0]  # type: ignore[union-attr]
+        matmuls = tuple(_matmuls_of(node, result))
+        weights = tuple(m.inputs[1] for m in matmuls if m.inputs[1] is not None)
+        assert source is not None and columns is not None
+        name = re.sub(r"\.weight(\.\d+)?$", "", weights[0].name or "")
+        found[result] = BlockLayer(name, source, columns, weights, matmuls, gather, result)
+    return list(found.values())
+
+
+def _gather_before(node: ir.Node) -> ir.Node | None:
+    """The Gather of constant columns that feeds a MatMul with a constant weight."""
+    if node.op_type != "MatMul" or constant(node.inputs[1]) is None:
+        return None
+    value = node.inputs[0]
+    for kind in ("Split", "Transpose"):
+        producer = _producer(value, kind)
+        value = producer.inputs[0] if producer is not None else value
+    gather = _producer(value, "Gather")
+    if gather is None or constant(gather.inputs[0]) is not None:
+        return None
+    return gather if constant(gather.inputs[1]) is not None else None
+
+
+def _producer(value: ir.Value | None, kind: str) -> ir.Node | None:
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type == kind else None
+
+
+def _after(node: ir.Node) -> ir.Value:
+    """What follows the MatMul of a block layer: Concat, or Transpose and Reshape, or nothing."""
+    value = node.outputs[0]
+    if _producer(node.inputs[0], "Split") is not None:
+        return value.consumers()[0].outputs[0]
+    if len(_shape(node.inputs[1])) == 3:
+        value = value.consumers()[0].outputs[0]
+        return value.consumers()[0].outputs[0]
+    return value
+
+
+def _matmuls_of(node: ir.Node, result: ir.Value) -> Iterator[ir.Node]:
+    joined = result.producer()
+    if joined is None or joined.op_type != "Concat":
+        yield node
+        return
+    for value in joined.inputs:
+        part = _producer(value, "MatMul")
+        assert part is not None
+        yield part
+
+
+def _shape(value: ir.Value | None) -> tuple[int, ...]:
+    array = constant(value)
+    assert array is not None
+    return array.shape
+
+
+def _size(value: ir.Value) -> int:
+    array = constant(value)
+    assert array is not None
+    return array.size

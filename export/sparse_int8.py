@@ -1,0 +1,121 @@
+"""int8 for block layers: onnxruntime's quantiser would make a scale for each group's input.
+
+    x -> DynamicQuantizeLinear -> the layer's own Transpose, Gather, Split ... on bytes,
+         MatMulInteger in place of MatMul -> Cast -> Mul(scale of x * scales of the rows)
+
+One scale for x, as in a dense layer; scales after the groups are joined, one for each output row.
+Columns are stored as int16 and widened on loading: 5 % of such a layer's bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from export.passes import add_constant, constant
+from export.sparse_graph import BlockLayer, find_block_layers
+
+LARGEST = 127  # symmetric: -128 is not used
+INT16 = 2**15
+Floats = npt.NDArray[np.float32]
+
+
+def quantize_blocks(model: ir.Model, per_channel: bool, kept: Collection[str] = ()) -> set[str]:
+    """Makes the block layers of `model` int8, but for weights in `kept`; returns their weights."""
+    graph = model.graph
+    done: set[str] = set()
+    blocks = [b for b in find_block_layers(graph) if not {w.name for w in b.weights} & {*kept}]
+    stored: dict[ir.Value, ir.Value] = {}
+    for block in blocks:
+        scales = _store_weights(graph, block, per_channel, stored)
+        _insert(graph, block, scales, stored)
+        done |= {weight.name or "" for weight in block.weights}
+    for columns in {block.columns for block in blocks}:
+        _narrow(graph, columns)
+    # Layers that share an input quantise it once.
+    common.CommonSubexpressionEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    return done
+
+
+def round_weights(weight: Floats, scales: Floats) -> npt.NDArray[np.int8]:
+    rounded: Floats = np.rint(weight / scales)
+    return rounded.clip(-LARGEST, LARGEST).astype(np.int8)
+
+
+def row_scales(weight: Floats) -> Floats:
+    """(..., k, G) -> (..., 1, G): the largest weight of a row is 127; 1 for a row of zeros."""
+    largest = np.abs(weight).max(axis=-2, keepdims=True) / np.float32(LARGEST)
+    return np.where(largest > 0, largest, 1).astype(np.float32)
+
+
+def _store_weights(
+    graph: ir.Graph, block: BlockLayer, per_channel: bool, stored: dict[ir.Value, ir.Value]
+) -> ir.Value:
+    """Adds int8 forms of the weights to `stored`; returns the scales, (P,) or ()."""
+    arrays = [np.asarray(constant(weight), dtype=np.float32) for weight in block.weights]
+    scales = [row_scales(array) for array in arrays]
+    if not per_channel:
+        largest = np.max([scale.max() for scale in scales])
+        scales = [np.full_like(scale, largest) for scale in scales]
+    for weight, array, scale in zip(block.weights, arrays, scales, strict=True):
+        if weight not in stored:
+            name = f"{weight.name}_quantized"
+            stored[weight] = add_constant(graph, name, round_weights(array, scale))
+    first = block.weights[0]
+    name = f"{first.name}_scale"
+    if name not in graph.initializers:
+        joined = np.concatenate([scale.reshape(-1) for scale in scales])
+        add_constant(graph, name, joined if per_channel else joined[0])
+    return graph.initializers[name]
+
+
+def _insert(
+    graph: ir.Graph, block: BlockLayer, scales: ir.Value, stored: dict[ir.Value, ir.Value]
+) -> None:
+    quantise = ir.node("DynamicQuantizeLinear", [block.source], num_outputs=3)
+    data, scale, zero = quantise.outputs
+    nodes = [quantise]
+    copies: dict[ir.Value, ir.Value] = {block.source: data}
+
+    def copy(value: ir.Value) -> ir.Value:
+        """`value` computed from integers: its producer with its inputs exchanged."""
+        node = value.producer()
+        if value in copies or node is None:
+            return copies.get(value, value)
+        inputs = [copy(v) if v is not None and constant(v) is None else v for v in node.inputs]
+        kind = node.op_type
+        if kind == "MatMul":
+            assert node.inputs[1] is not None
+            kind, inputs = "MatMulInteger", [inputs[0], stored[node.inputs[1]], zero]
+        new = ir.node(kind, inputs, node.attributes, num_outputs=len(node.outputs))
+        nodes.append(new)
+        copies.update(zip(node.outputs, new.outputs, strict=True))
+        return copies[value]
+
+    total = copy(block.result)
+    nodes.append(ir.node("Cast", [total], {"to": ir.DataType.FLOAT}))
+    nodes.append(ir.node("Mul", [scale, scales]))
+    nodes.append(ir.node("Mul", [nodes[-2].outputs[0], nodes[-1].outputs[0]]))
+    last = block.result.producer()
+    assert last is not None
+    old, new = block.result, nodes[-1].outputs[0]
+    ir.convenience.replace_nodes_and_values(graph, last, [last], nodes, [old], [new])
+
+
+def _narrow(graph: ir.Graph, columns: ir.Value) -> None:
+    """Stores columns as int16 and a Cast, which onnxruntime folds on loading."""
+    array = constant(columns)
+    assert array is not None
+    if array.max(initial=0) >= INT16:
+        return
+    name = columns.name
+    columns.name = f"{name}_wide"
+    short = add_constant(graph, f"{name}_short", array.astype(np.int16))
+    cast = ir.node("Cast", [short], {"to": ir.DataType.from_numpy(array.dtype)})
+    graph.insert_before(graph[0], cast)
+    columns.replace_all_uses_with(cast.outputs[0])
