@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from dataclasses import dataclass, field
 
 import pytest
 import torch
 from torch import nn
 
-from compress.data.batches import Batch
 from compress.distill.view import task_loss, view_batch
 from compress.models.transducer import Transducer
 from compress.shrink.channel import ChannelPruner
@@ -18,23 +16,9 @@ from compress.shrink.evidence import FRAMES_APART, Evidence
 from compress.shrink.groups import Axis
 from compress.shrink.scores import SCORES, score_units, score_weights
 from compress.trainer import TrainSettings, run_step, train
+from tests.shrink.random_batches import RandomBatches, random_batch
 
 CLOSE = {"atol": 1e-6, "rtol": 1e-4}
-
-
-def random_batch(step):
-    generator = torch.Generator().manual_seed(step)
-    features = torch.randn(3, 24, 80, generator=generator) * 4 - 6
-    targets = torch.randint(1, 23, (3, 4), generator=generator)
-    full = torch.full((3,), 24)
-    return Batch(features, full, targets, torch.full((3,), 4), torch.zeros(3, 24), [])
-
-
-class Batches:
-    """In the sampler's place: batch n depends on n alone."""
-
-    def from_step(self, step):
-        return (random_batch(number) for number in itertools.count(step))
 
 
 @dataclass
@@ -274,13 +258,13 @@ def test_a_run_prunes_by_what_it_saw_and_the_same_after_a_kill(model, score, tmp
     """Gradients are zeroed before `after_step`: only hooks can have seen them."""
     settings = TrainSettings(7, warmup_steps=1, log_every=7, checkpoint_every=2, bfloat16=False)
     whole = PrunedStage(copy.deepcopy(model), score)
-    train(whole, Batches(), settings, tmp_path / "whole", score)
+    train(whole, RandomBatches(), settings, tmp_path / "whole", score)
     assert whole.seen == [score != "magnitude"] * 2
     killed = PrunedStage(copy.deepcopy(model), score, dies_at=5)  # one step after a checkpoint
     with pytest.raises(SystemExit):
-        train(killed, Batches(), settings, tmp_path / "killed", score)
+        train(killed, RandomBatches(), settings, tmp_path / "killed", score)
     again = PrunedStage(copy.deepcopy(model), score)
-    train(again, Batches(), settings, tmp_path / "killed", score, resume=True)
+    train(again, RandomBatches(), settings, tmp_path / "killed", score, resume=True)
     assert again.model.config == whole.model.config != model.config
     wanted = whole.model.state_dict()
     assert all(torch.equal(wanted[key], value) for key, value in again.model.state_dict().items())
