@@ -15,9 +15,12 @@ from compress.shrink.groups import Group, shapes_of
 
 Width = tuple[int, int]
 Widths = Mapping[str, Width]
+Shares = Mapping[str, float]
+ALIKE: Shares = {}
 
 ENOUGH = 0.97  # share of the budget to use before a finer rounding is not worth its kernels
 BISECTIONS = 24  # the ratio to 6e-8, far below one unit of any layer
+ROUNDING = 1e-6
 
 
 class ParameterCount:
@@ -55,16 +58,27 @@ def ladder(current: Width, smallest: int, round_to: int) -> list[Width]:
     return [*fewer, *shrunk, current]
 
 
-def widths_at(ratio: float, groups: Sequence[Group], ladders: Mapping[str, list[Width]]) -> Widths:
-    """The widest step of each ladder that is at most `ratio` of the dense width."""
-    return {
-        group.name: max(
-            (step for step in ladders[group.name] if math.prod(step) <= ratio * group.width),
-            key=math.prod,
-            default=ladders[group.name][0],
-        )
-        for group in groups
-    }
+def widths_at(
+    ratio: float,
+    groups: Sequence[Group],
+    ladders: Mapping[str, list[Width]],
+    shares: Shares = ALIKE,
+) -> Widths:
+    """The widest step of each ladder that is at most `ratio` of the dense width.
+
+    With `shares` a group loses its share times 1 - ratio of the width.
+    """
+    widths = {}
+    for group in groups:
+        due = (1 - (1 - ratio) * shares.get(group.name, 1.0)) * group.width
+        fitting = [step for step in ladders[group.name] if math.prod(step) <= due + ROUNDING]
+        widths[group.name] = max(fitting, key=math.prod, default=ladders[group.name][0])
+    return widths
+
+
+def kept_ratio(width: Width, group: Group, shares: Shares) -> float:
+    """The ratio at which `widths_at` has a group at this width."""
+    return 1 - (1 - math.prod(width) / group.width) / shares.get(group.name, 1.0)
 
 
 def fill(
@@ -73,12 +87,15 @@ def fill(
     ladders: Mapping[str, list[Width]],
     count: ParameterCount,
     budget: int,
+    shares: Shares = ALIKE,
 ) -> Widths:
     """Widen by one step whichever group fits and is narrowest for its kind, until none fits."""
     widths = dict(widths)
-    open_groups = {group.name: group.width for group in groups}
+    open_groups = {group.name: group for group in groups}
     while open_groups:
-        name = min(open_groups, key=lambda name: math.prod(widths[name]) / open_groups[name])
+        name = min(
+            open_groups, key=lambda name: kept_ratio(widths[name], open_groups[name], shares)
+        )
         steps = ladders[name]
         place = steps.index(widths[name]) + 1
         wider = {**widths, name: steps[place]} if place < len(steps) else None
@@ -94,14 +111,15 @@ def spend(
     ladders: Mapping[str, list[Width]],
     count: ParameterCount,
     budget: int,
+    shares: Shares = ALIKE,
 ) -> Widths:
     """The largest common ratio that the budget pays for, then `fill`."""
-    low, high = 0.0, 1.0
+    low, high = 1 - max(1.0, 1 / min(shares.values(), default=1.0)), 1.0
     for _ in range(BISECTIONS):
         ratio = (low + high) / 2
-        fits = count(widths_at(ratio, groups, ladders)) <= budget
+        fits = count(widths_at(ratio, groups, ladders, shares)) <= budget
         low, high = (ratio, high) if fits else (low, ratio)
-    return fill(widths_at(low, groups, ladders), groups, ladders, count, budget)
+    return fill(widths_at(low, groups, ladders, shares), groups, ladders, count, budget, shares)
 
 
 def choose_widths(
@@ -109,21 +127,24 @@ def choose_widths(
     ladders: Mapping[str, list[Width]],
     count: ParameterCount,
     budget: int,
+    shares: Shares = ALIKE,
 ) -> Widths:
     """At most `budget` parameters, in the proportions of the dense model as far as steps allow.
+
+    shares: group -> how much of its width it loses relative to others, 1 by default.
 
     One step of the residual width is a tenth of a 90 % student, too much for `fill`: so both the
     step below and the step above its share are tried, and the more even layout wins.
     """
 
     def unevenness(widths: Widths) -> float:
-        ratios = [math.prod(widths[group.name]) / group.width for group in groups]
+        ratios = [max(ROUNDING, kept_ratio(widths[group.name], group, shares)) for group in groups]
         return max(ratios) / min(ratios)
 
-    below = spend(groups, ladders, count, budget)
+    below = spend(groups, ladders, count, budget, shares)
     residual = max(groups, key=lambda group: len(group.axes)).name
     steps = ladders[residual]
     above = {**ladders, residual: steps[steps.index(below[residual]) + 1 :][:1]}
     if not above[residual] or count(widths_at(0.0, groups, above)) > budget:
         return below
-    return min(below, spend(groups, above, count, budget), key=unevenness)
+    return min(below, spend(groups, above, count, budget, shares), key=unevenness)

@@ -45,6 +45,7 @@ class ChannelPruner:
     allowed: which groups may get narrower; all by default.
     evidence: what `score` needs to know of the steps since the last pruning; whoever prunes clears
         it afterwards.
+    shares: group -> how much of its width it loses relative to others, 1 by default.
 
     Parameters stay the same objects, so an optimiser keeps pointing at them; its moments follow.
     Gradients are dropped: call `prune_to` after `optimizer.step()`.
@@ -61,12 +62,14 @@ class ChannelPruner:
         dense: TransducerConfig | None = None,
         allowed: Callable[[Group], bool] = lambda group: True,
         evidence: Evidence | None = None,
+        shares: Mapping[str, float] | None = None,
     ) -> None:
         if score not in SCORES:
             raise InputError(f"no score named {score!r}: choose one of {', '.join(SCORES)}")
         self.model = model
         self.score = score
         self.evidence = evidence
+        self.shares = dict(shares or {})
         self.round_to = round_to
         self.min_width = min_width
         self.min_head_dim = min_head_dim
@@ -79,7 +82,7 @@ class ChannelPruner:
     @property
     def max_sparsity(self) -> float:
         """The largest sparsity that a layout reaches, every layer at its smallest."""
-        smallest = {group.name: self._ladder(group, 1)[0] for group in self.groups}
+        smallest = {group.name: self.ladder_of(group, 1)[0] for group in self.groups}
         return 1 - self.count(smallest) / self.num_parameters_dense
 
     @property
@@ -102,8 +105,8 @@ class ChannelPruner:
         reachable = min(budget, self.model.num_parameters)
         round_to = self.round_to
         while True:
-            ladders = {group.name: self._ladder(group, round_to) for group in self.groups}
-            widths = choose_widths(self.groups, ladders, self.count, budget)
+            ladders = {group.name: self.ladder_of(group, round_to) for group in self.groups}
+            widths = choose_widths(self.groups, ladders, self.count, budget, self.shares)
             if round_to == 1 or self.count(widths) >= ENOUGH * reachable:
                 return widths
             round_to = max(1, round_to // 2)
@@ -158,7 +161,8 @@ class ChannelPruner:
         axis = group.axes[0]
         return 1, self.model.get_parameter(axis.parameter).shape[axis.dim] // axis.copies
 
-    def _ladder(self, group: Group, round_to: int) -> list[Width]:
+    def ladder_of(self, group: Group, round_to: int) -> list[Width]:
+        """The widths that the group can have from now on, ascending."""
         if attention_of(self.model, group.axes) is None:
             return ladder(self._width(group), self.min_width, round_to)
         return ladder(self._width(group), self.min_head_dim, max(1, round_to // 2))
