@@ -39,8 +39,8 @@ def rows_of(model: Transducer, name: str) -> int:
 
 def choose_blocks(dense: Transducer, names: Sequence[str], precision: str) -> Blocks:
     """The block of every named module."""
-    table = load_table()
-    specs = {}
+    specs: dict[str, str] = {}
+    table = load_table() if names else None
     for name in names:
         module = dense.get_submodule(name)
         weight = module.weight_hh_l0 if isinstance(module, nn.LSTM) else module.weight

@@ -19,12 +19,17 @@ SPECS = ["unstructured", "block:8", "2:4"]
 
 
 def build(model, spec, **settings):
-    layouts = {name: parse_layout(spec) for name in matrices(model)}
-    return MaskPruner(model, layouts, model.num_parameters, **settings)
+    return MaskPruner(model, layouts_of(model, spec), model.num_parameters, **settings)
+
+
+def layouts_of(model, spec):
+    """The vocabulary of 23 has no blocks of 8."""
+    names = [name for name in matrices(model) if spec != "block:8" or "joiner" not in name]
+    return {name: parse_layout(spec) for name in names}
 
 
 def reach(spec):
-    return 0.4 if ":" in spec and "block" not in spec else 0.8
+    return 0.3 if spec == "2:4" else 0.7
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -35,7 +40,8 @@ def test_measured_zeros_are_the_sparsity_asked_for(model, spec):
     assert model.num_parameters == dense
     zeros = dense - model.num_kept
     assert zeros == sum(int((~mask).sum()) for mask in pruner.masks.values())
-    assert reach(spec) <= pruner.sparsity == zeros / dense < reach(spec) + 0.02
+    assert pruner.sparsity == pytest.approx(zeros / dense)
+    assert reach(spec) <= zeros / dense < reach(spec) + 0.02
     assert set(model.config.sparse.values()) == {spec}
 
 
@@ -128,9 +134,7 @@ def test_a_saved_student_goes_on_with_its_zeros(model, spec, outputs):
     again = Transducer(config).eval()
     again.load_state_dict(model.state_dict())
     assert torch.equal(outputs(again), outputs(model))
-    resumed = MaskPruner(
-        again, {name: parse_layout(spec) for name in matrices(again)}, model.num_parameters
-    )
+    resumed = build(again, spec)
     assert resumed.sparsity == pruner.sparsity
     resumed.prune_to(reach(spec))
     for name, mask in pruner.masks.items():
