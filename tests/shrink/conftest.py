@@ -47,12 +47,15 @@ CONFIGS = {
 def random_model(kind: str) -> Transducer:
     """Weights, biases and norms all random, so that a wrong index cannot hide behind a 0 or 1."""
     torch.manual_seed(0)
-    model = Transducer(CONFIGS[kind]).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() == 1 or name.endswith("positions"):
-                parameter.copy_(torch.randn_like(parameter) * 0.3 + 0.5)
-    return model
+    return randomise(Transducer(CONFIGS[kind]))
+
+
+@torch.no_grad()
+def randomise(model: Transducer) -> Transducer:
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1 or name.endswith("positions"):
+            parameter.copy_(torch.randn_like(parameter) * 0.3 + 0.5)
+    return model.eval()
 
 
 @pytest.fixture(params=sorted(CONFIGS))

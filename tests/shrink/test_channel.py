@@ -15,12 +15,16 @@ from compress.models.config import (
 from compress.models.transducer import Transducer
 from compress.shrink.channel import ChannelPruner, carry_optimizer_state, removed_units
 from compress.shrink.evidence import Evidence
+from compress.shrink.groups import find_groups
 from compress.shrink.heads import best_partners
 from compress.shrink.schedule import sparsity_at
 from compress.shrink.scores import SCORES
 from streaming.errors import InputError
+from tests.shrink.conftest import CONFIGS, randomise
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+WEIGHTS = ("weight", "bias")
+GATED_CONVOLUTION = ("convolution.value", "gate", "depthwise", "inner_norm")
 
 
 def demo_config():
@@ -50,6 +54,124 @@ def test_all_widths_but_vocabulary_mel_bins_and_kernels_are_pruned(model):
     assert fixed[("predictor.embedding.weight", 0)] == 23
     assert fixed[("encoder.front.first.weight", 1)] == 80
     assert set(fixed.values()) <= {1, 2, 3, 5, 23, 80}  # groups, context, kernels, V, F
+
+
+GATED = [(name, 0, 4) for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")]
+MODULES = {  # kind of module -> (model, what makes its units) -> everything that goes with them
+    "feed-forward": (
+        ("conformer", "encoder.layers.0.feed_forward_in.up"),
+        [("up.weight", 0, 1), ("up.bias", 0, 1), ("down.weight", 1, 1)],
+    ),
+    "attention": (
+        ("conformer", "encoder.layers.0.attention.value"),
+        [
+            *[(f"{name}.{leaf}", 0, 1) for name in ("query", "key", "value") for leaf in WEIGHTS],
+            ("out.weight", 1, 1),
+        ],
+    ),
+    "gated linear unit and depthwise convolution": (
+        ("conformer", "encoder.layers.0.convolution.depthwise"),
+        [
+            *[(f"{name}.{leaf}", 0, 1) for name in GATED_CONVOLUTION for leaf in WEIGHTS],
+            ("out.weight", 1, 1),
+        ],
+    ),
+    "LSTM layer": (
+        ("lstm", "encoder.layers.1"),
+        [
+            *[(f"layers.1.{name}", dim, copies) for name, dim, copies in GATED],
+            ("layers.1.weight_hh_l0", 1, 1),
+            *[(f"norms.1.{leaf}", 0, 1) for leaf in WEIGHTS],
+            ("project.weight", 1, 1),
+        ],
+    ),
+    "LSTM predictor": (
+        ("lstm", "predictor.lstm"),
+        [
+            *[(f"lstm.{name}", dim, copies) for name, dim, copies in GATED],
+            ("lstm.weight_hh_l0", 1, 1),
+            ("project.weight", 1, 1),
+        ],
+    ),
+    "embedding": (
+        ("lstm", "predictor.embedding"),
+        [("embedding.weight", 1, 1), ("lstm.weight_ih_l0", 1, 1)],
+    ),
+    "stateless predictor": (
+        ("conformer", "predictor.embedding"),
+        [("embedding.weight", 1, 1), ("positions", 1, 1), ("project.weight", 1, 1)],
+    ),
+    "joiner": (
+        ("conformer", "encoder.project"),
+        [
+            *[
+                (f"{net}.project.{leaf}", 0, 1)
+                for net in ("encoder", "predictor")
+                for leaf in WEIGHTS
+            ],
+            ("joiner.output.weight", 1, 1),
+        ],
+    ),
+    "subsampling, inner": (
+        ("conformer", "encoder.front.first"),
+        [*[(f"front.first.{leaf}", 0, 1) for leaf in WEIGHTS], ("front.second.weight", 1, 1)],
+    ),
+    "subsampling, outer": (
+        ("lstm", "encoder.front.second"),
+        [*[(f"front.second.{leaf}", 0, 1) for leaf in WEIGHTS], ("weight_ih_l0", 1, 1)],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_what_lives_and_dies_together(kind):
+    (name, maker), wanted = MODULES[kind]
+    group = next(group for group in find_groups(CONFIGS[name]) if group.name == maker)
+    assert len(group.axes) == len(wanted)
+    for suffix, dim, copies in wanted:
+        found = [a for a in group.axes if a.parameter.endswith(suffix) and a.dim == dim]
+        assert [axis.copies for axis in found] == [copies], suffix
+
+
+@pytest.mark.parametrize(
+    ("encoder", "predictor"), [("conformer", "lstm"), ("lstm", "conformer"), ("full", "conformer")]
+)
+def test_other_pairs_of_networks(encoder, predictor, outputs, slow_twin):
+    """An LSTM predictor behind a Conformer, a stateless one behind LSTMs, and full context."""
+    network = CONFIGS["lstm" if encoder == "lstm" else "conformer"].encoder
+    if encoder == "full":
+        network = network.model_copy(update={"full_context": True})
+    behind = CONFIGS[predictor].predictor.model_copy(update={"joint_width": network.joint_width})
+    dense = randomise(
+        Transducer(TransducerConfig(vocab_size=23, encoder=network, predictor=behind))
+    )
+    student = copy.deepcopy(dense)
+    kept = ChannelPruner(student).prune_to(0.6)
+    torch.testing.assert_close(outputs(student), outputs(slow_twin(dense, kept)), **CLOSE)
+
+
+@pytest.mark.parametrize("heads", [(3, 5), (2, 16), (1, 16), (1, 1), (2, 7)])
+def test_heads_are_counted_right(conformer, outputs, slow_twin, heads):
+    """Fewer heads, narrower ones, and both: in the weights, the module, the configuration."""
+    dense = copy.deepcopy(conformer)
+    pruner = ChannelPruner(conformer)
+    name = "encoder.layers.1.attention.value"
+    widths = {group.name: (group.blocks, group.size) for group in pruner.groups}
+    kept = pruner.prune_widths({**widths, name: heads})
+    attention = conformer.encoder.layers[1].attention
+    assert (attention.num_heads, attention.head_dim) == heads
+    layer = conformer.config.encoder.layers[1]
+    assert (layer.num_heads, layer.head_dim) == heads
+    assert conformer.config.encoder.layers[0].num_heads == 3
+    width = heads[0] * heads[1]
+    for part in (attention.query, attention.key, attention.value):
+        assert part.out_features == width
+    assert attention.out.in_features == width
+    assert conformer.encoder.initial_state(1)[5].shape[-1] == width
+    # Every head that stays kept as many of its own dimensions.
+    rows = kept["encoder.layers.1.attention.query.bias"].reshape(heads) // 16
+    assert all(len(set(head.tolist())) == 1 for head in rows)
+    torch.testing.assert_close(outputs(conformer), outputs(slow_twin(dense, kept)), **CLOSE)
 
 
 def test_every_group_alone_equals_zeroing_it(model, outputs, slow_twin):
