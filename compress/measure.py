@@ -96,7 +96,7 @@ def decode_bundle(
     seconds_busy = 0.0
     for name, samples, _ in _with_bar(utterances, seconds_audio):
         try:
-            result, times_ms, seconds = _decode(recognizer, samples)
+            result, times_ms, seconds = decode_samples(recognizer, samples)
         except InputError as error:
             raise InputError(f"utterance {name}: {error}") from error
         results.append(result)
@@ -137,7 +137,9 @@ def measure_alone(
     return measured["load_ms"], measured["peak_rss_mb"]
 
 
-def _decode(recognizer: Recognizer, samples: FloatArray) -> tuple[Result, list[float], float]:
+def decode_samples(
+    recognizer: Recognizer, samples: FloatArray
+) -> tuple[Result, list[float], float]:
     """The result, milliseconds of every chunk, and seconds of work in all."""
     stream = recognizer.create_stream()
     sample_rate = recognizer.info.features.sample_rate

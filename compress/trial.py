@@ -1,0 +1,76 @@
+"""What a layout takes on the device, known before any training: export it untrained, and measure.
+
+Weights change neither bytes nor time. Labels do: a student that says nothing saves the predictor's
+calls, 3 % of the time of speech with four labels a second, and one that was pruned at once says
+anything; so here all are silent.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from compress.bundle import export_model
+from compress.checkpoint import save_model
+from compress.data.batches import BatchSettings
+from compress.data.tokenizer import Tokenizer
+from compress.measure import decode_samples
+from compress.models.predictors import BLANK
+from compress.models.transducer import Transducer
+from streaming import open_bundle
+from streaming.features import FloatArray
+
+SILENT = 30.0  # added to the logit of blank
+NOISE_SECONDS = 4.0  # as long as the utterances that a student is usually judged by
+PASSES = 7  # the median of which stands a few that something disturbed
+
+
+@contextmanager
+def exported(
+    model: Transducer,
+    tokenizer: Tokenizer,
+    quantize: Literal["int8", "none"] = "int8",
+    tail_frames: int = BatchSettings.tail_frames,
+) -> Iterator[Path]:
+    """The model's bundle, silent, in a folder that goes afterwards."""
+    silent = deepcopy(model).requires_grad_(False)
+    silent.joiner.output.bias[BLANK] += SILENT
+    with tempfile.TemporaryDirectory(prefix="compress-") as folder:
+        save_model(silent, Path(folder) / "model", tokenizer, {})
+        bundle = Path(folder) / "bundle"
+        export_model(Path(folder) / "model", bundle, quantize, {}, tail_frames)
+        yield bundle
+
+
+def make_noise(seconds: float = NOISE_SECONDS, sample_rate: int = 16000) -> FloatArray:
+    """White noise at -26 dB: encoders take as long for it as for speech."""
+    random = np.random.default_rng(0)
+    return (0.05 * random.standard_normal(round(seconds * sample_rate))).astype(np.float32)
+
+
+def time_chunks(bundles: Mapping[str, Path], passes: int = PASSES) -> dict[str, float]:
+    """bundle -> median milliseconds of a chunk; passes alternate, so that ratios stay true."""
+    recognizers = {name: open_bundle(path) for name, path in bundles.items()}
+    times_ms: dict[str, list[float]] = {name: [] for name in bundles}
+    for _ in range(passes):
+        for name, recognizer in recognizers.items():
+            times_ms[name] += decode_samples(recognizer, make_noise())[1]
+    return {name: statistics.median(times) for name, times in times_ms.items()}
+
+
+def measure_rtf(bundle: Path, utterances: Sequence[FloatArray] = (), passes: int = PASSES) -> float:
+    """Seconds of work for a second of audio, on one thread: the median of some passes."""
+    recognizer = open_bundle(bundle)
+    utterances = utterances or [make_noise(sample_rate=recognizer.info.features.sample_rate)]
+    seconds = sum(map(len, utterances)) / recognizer.info.features.sample_rate
+    return statistics.median(
+        sum(decode_samples(recognizer, samples)[2] for samples in utterances) / seconds
+        for _ in range(passes)
+    )
