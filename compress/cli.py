@@ -350,6 +350,37 @@ def export_bundle(
     say(f"next: compress transcribe {out} FILE.wav, or compress listen {out}")
 
 
+@app.command(epilog="Example: compress pack runs/channel-0.9/bundle")
+def pack(
+    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; the bundle's name with .pack by default.")
+    ] = None,
+) -> None:
+    """Make one small file of a bundle, for download."""
+    from export.pack import name_pack, pack_bundle
+
+    file = out or name_pack(bundle)
+    say(f"wrote {file}, {pack_bundle(bundle, file) / 1e6:.2f} MB")
+    say(f"next: compress unpack {file} --out FOLDER, where it is needed")
+
+
+@app.command(epilog="Example: compress unpack bundle.pack --out bundle")
+def unpack(
+    file: Annotated[Path, typer.Argument(help="A file of compress pack.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; the file's name without .pack by default.")
+    ] = None,
+) -> None:
+    """Make a packed bundle a bundle again, the same bit by bit."""
+    from export.pack import name_folder, unpack_bundle
+
+    folder = out or name_folder(file)
+    unpack_bundle(file, folder)
+    say(f"wrote {folder}")
+    say(f"next: compress transcribe {folder} FILE.wav, or compress listen {folder}")
+
+
 @app.command(name="eval", epilog="Example: compress eval runs/channel-0.9/bundle --data my_pack")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A bundle or a model folder.")],

@@ -140,7 +140,7 @@ class LayerPruner:
 
 def find_layers(model: Transducer) -> list[tuple[nn.Module, ...]]:
     """The modules of each encoder layer, in the order they run."""
-    encoder = model.encoder
+    encoder: Any = model.encoder
     if isinstance(model.config.encoder, ConformerConfig):
         return [(layer,) for layer in encoder.layers]
     return list(zip(encoder.layers, encoder.norms, strict=True))
@@ -169,7 +169,8 @@ def largest(blocks: Sequence[Block], without: Block, count: int) -> int:
 
 def keep_layers(model: Transducer, kept: Sequence[int]) -> None:
     """Leave these encoder layers, by their present place, and say so in the configuration."""
-    encoder, config = model.encoder, model.config.encoder
+    encoder: Any = model.encoder
+    config = model.config.encoder
     encoder.layers = nn.ModuleList(encoder.layers[place] for place in kept)
     if isinstance(config, ConformerConfig):
         update: dict[str, Any] = {"layers": [config.layers[place] for place in kept]}
