@@ -243,6 +243,22 @@ def test_factors_of_weights_follow_channels(model, score):
         torch.testing.assert_close(found, before[name].flatten()[kept[name]])
 
 
+def test_a_copied_pruner_takes_its_evidence_along(model):
+    """A pruner that is tried on a copy leaves the model and its evidence alone."""
+    evidence = Evidence(model.train(), "activation")
+    task_loss(view_batch(model, random_batch(0)), random_batch(0))
+    before, config = evidence.state(), model.config
+    trial = copy.deepcopy(ChannelPruner(model, "activation", evidence=evidence))
+    trial.prune_to(0.4)
+    trial.evidence.clear()
+    assert model.config == config
+    assert evidence.state().keys() == before.keys()
+    assert not evidence.empty
+    ChannelPruner(model, "activation", evidence=evidence).prune_to(0.4)
+    wanted = trial.model.state_dict()
+    assert all(torch.equal(wanted[key], value) for key, value in model.state_dict().items())
+
+
 def test_evidence_is_of_one_score(model):
     evidence = Evidence(model.train(), "taylor", weights=False)
     task_loss(view_batch(model, random_batch(0)), random_batch(0)).backward()
