@@ -20,7 +20,7 @@ import torch
 from onnxscript import opset18, optimizer
 from torch import Tensor, nn
 
-from export import lstm, passes, sparse
+from export import kernels, lstm, passes, sparse
 from export.errors import ExportError
 
 IR_VERSION = 8
@@ -124,7 +124,7 @@ def _quiet() -> Iterator[None]:
 
 
 def simplify(model: ir.Model, parameters: Collection[str]) -> None:
-    """Folds constants, then the rewrites of passes.py, until only work on inputs is left.
+    """Folds constants, then the rewrites of passes.py and kernels.py: only work on inputs is left.
 
     `parameters`: names of the torch module's weights, which the folded weights then bear.
     """
@@ -137,6 +137,9 @@ def simplify(model: ir.Model, parameters: Collection[str]) -> None:
     passes.split_gemm(graph)
     passes.fold_scales(graph)
     passes.sink_slices(graph)
+    passes.raise_axes(graph)
+    kernels.normalise_instances(graph)
+    kernels.convolve_in_2d(graph)
     for tidy in (
         common.CommonSubexpressionEliminationPass(),
         common.IdentityEliminationPass(),

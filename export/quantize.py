@@ -62,6 +62,8 @@ def list_layers(model: onnx.ModelProto, bits: Mapping[str, int] | None = None) -
                 continue
             array = numpy_helper.to_array(weights[name])
             shape = array.T.shape if node.op_type == "MatMul" else array.shape
+            if node.op_type == "Conv" and len(shape) == 4:  # kernels.convolve_in_2d
+                shape = (*shape[:2], shape[3])
             layers[name] = LayerInfo(
                 name=name.removesuffix(".weight"),
                 kind=KINDS.get(node.op_type, node.op_type.lower()),
@@ -98,7 +100,7 @@ def quantize_dynamic_int8(
     named = _name_nodes(model)
     blocks = find_block_layers(load_ir(model).graph)
     kept = {n.name for n in named if _weights_of(n, model) & _weight_names(keep_fp32)}
-    kept |= {node.name or "" for block in blocks for node in (block.gather, *block.matmuls)}
+    kept |= {node.name or "" for block in blocks for node in block.left_alone}
     quantize_dynamic(
         _preprocessed(model),
         target,

@@ -39,6 +39,17 @@ class BlockLayer:
         return sum(_size(weight) // _shape(weight)[-2] for weight in self.weights)
 
     @property
+    def num_groups(self) -> int:
+        return self.num_outputs // self.group_rows
+
+    @property
+    def left_alone(self) -> tuple[ir.Node, ...]:
+        """Nodes that onnxruntime's quantiser must not touch. It may have the MatMul of one group:
+        to quantise what was gathered is less work, and a finer scale."""
+        one_matmul = self.num_groups == 1 and self.taps == 1
+        return (self.gather,) if one_matmul else (self.gather, *self.matmuls)
+
+    @property
     def num_nonzero(self) -> int:
         arrays = (constant(weight) for weight in self.weights)
         return sum(int((array != 0).sum()) for array in arrays if array is not None)

@@ -1,4 +1,5 @@
-"""int8 for block layers: onnxruntime's quantiser would make a scale for each group's input.
+"""int8 for block layers of several groups, of each of which onnxruntime's quantiser would make a
+layer of its own that quantises its input again.
 
     x -> DynamicQuantizeLinear -> the layer's own Transpose, Gather, Split ... on bytes,
          MatMulInteger in place of MatMul -> Cast -> Mul(scale of x * scales of the rows)
@@ -34,8 +35,7 @@ def quantize_blocks(model: ir.Model, per_channel: bool, kept: Collection[str] = 
         scales = _store_weights(graph, block, per_channel, stored)
         _insert(graph, block, scales, stored)
         done |= {weight.name or "" for weight in block.weights}
-    for columns in {block.columns for block in blocks}:
-        _narrow(graph, columns)
+    _narrow_columns(graph)
     # Layers that share an input quantise it once.
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
@@ -107,15 +107,15 @@ def _insert(
     ir.convenience.replace_nodes_and_values(graph, last, [last], nodes, [old], [new])
 
 
-def _narrow(graph: ir.Graph, columns: ir.Value) -> None:
-    """Stores columns as int16 and a Cast, which onnxruntime folds on loading."""
-    array = constant(columns)
-    assert array is not None
-    if array.max(initial=0) >= INT16:
-        return
-    name = columns.name
-    columns.name = f"{name}_wide"
-    short = add_constant(graph, f"{name}_short", array.astype(np.int16))
-    cast = ir.node("Cast", [short], {"to": ir.DataType.from_numpy(array.dtype)})
-    graph.insert_before(graph[0], cast)
-    columns.replace_all_uses_with(cast.outputs[0])
+def _narrow_columns(graph: ir.Graph) -> None:
+    """Stores what Gathers pick from activations as int16 and a Cast, folded on loading."""
+    gathers = [node for node in graph if node.op_type == "Gather"]
+    picked = [node.inputs[1] for node in gathers if constant(node.inputs[0]) is None]
+    for columns in dict.fromkeys(picked):
+        array = constant(columns)
+        if columns is None or array is None or array.ndim == 0 or array.max(initial=0) >= INT16:
+            continue
+        short = add_constant(graph, f"{columns.name}_short", array.astype(np.int16))
+        cast = ir.node("Cast", [short], {"to": ir.DataType.from_numpy(array.dtype)})
+        graph.insert_before(graph[0], cast)
+        columns.replace_all_uses_with(cast.outputs[0])
