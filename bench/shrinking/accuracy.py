@@ -1,6 +1,7 @@
 """Word errors of every pattern at every level, each with distillation and without.
 
     OUT/teacher/                     the built-in teacher, trained on with all three packs
+        shares/PATTERN.json          what each layer loses, by the sensitivity of the teacher
         starts/LEVEL/                a small network that heard synthetic speech only
         cells/PATTERN-HOW-SEED/LEVEL/  model folder of the student, result.json when it is done
 
@@ -34,6 +35,8 @@ from compress.distill.setup import build_teaching
 from compress.evaluate import decode_store
 from compress.shrink.candidate import cut_at_once
 from compress.shrink.pruner import Cut
+from compress.shrink.sensitivity import choose_batches, measure_sensitivity
+from compress.shrink.shares import allocate
 from compress.shrink.stage import ShrinkStage
 from compress.train import Training, train_recipe
 from compress.trainer import TrainSettings, train
@@ -114,6 +117,23 @@ def make_start(plan: Plan, level: float) -> Path:
     return out
 
 
+def store_shares(plan: Plan, pattern: str) -> None:
+    """How much each layer loses at each level, by what that costs the teacher on its own data."""
+    file = plan.out / "shares" / f"{pattern.replace(':', '-')}.json"
+    if file.exists() or pattern in ("channel", "small"):
+        return
+    torch.set_num_threads(1)
+    teacher, tokenizer = load_model(plan.out / "teacher")
+    batches = choose_batches(sampler_of(plan, tokenizer, 0))
+    sensitivity = measure_sensitivity(teacher, Cut(pattern), batches)
+    write_json(file, {f"{level:g}": allocate(sensitivity, level) for level in plan.levels})
+
+
+def read_shares(plan: Plan, pattern: str, level: float) -> dict[str, float]:
+    file = plan.out / "shares" / f"{pattern.replace(':', '-')}.json"
+    return json.loads(file.read_text())[f"{level:g}"] if file.exists() else {}
+
+
 def store_targets(plan: Plan) -> None:
     """What the teacher says of the training data, before any chain reads it."""
     model = load_model(plan.out / "teacher")
@@ -132,7 +152,7 @@ def build_stage(plan: Plan, pattern: str, level: float, start: Path, distilled: 
     )
     if pattern != "small":
         ramp = (0, plan.steps // 2, 10)
-        cut = Cut(pattern)
+        cut = Cut(pattern, shares=read_shares(plan, pattern, level))
         return ShrinkStage(model[0], level, ramp, "cubic", teaching, cut, first), sampler
     stage = CurriculumStage(first.config, [Phase(steps=1, ctc=0.1, transducer=1.0)])
     stage.student.load_state_dict(first.state_dict())

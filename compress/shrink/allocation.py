@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
 BISECTIONS = 40  # the common share to 1e-12
 Ladder = tuple[int, int, int]  # values of a weight, fewest that stay, values of a step
 
@@ -47,23 +44,3 @@ def spread(
         spent[name] += max(0, more)
         left -= max(0, more)
     return spent
-
-
-def lamp_shares(scores: Mapping[str, Tensor], budget: int) -> dict[str, float]:
-    """weight -> what it loses relative to others, so that `budget` single weights stay in all.
-
-    Layer-adaptive magnitude pruning, arXiv 2010.07611: a weight's score is divided by the sum of
-    the scores in its layer that are at least as large, and one threshold holds for all layers. A
-    layer whose energy lies in few weights loses many, the last of a layer are never cut. Losing
-    alike instead ruins the layers at the model's edges: bench/LOG.md.
-    """
-    relative = {}
-    for name, values in scores.items():
-        ascending = values.flatten().float().sort().values
-        at_least = ascending.flip(0).cumsum(0).flip(0)
-        relative[name] = ascending / at_least.clamp_min(torch.finfo(torch.float).tiny)
-    everything = torch.cat(list(relative.values()))
-    threshold = everything.kthvalue(max(1, len(everything) - budget)).values
-    lost = {name: float((values <= threshold).float().mean()) for name, values in relative.items()}
-    largest = max(max(lost.values()), 1e-6)
-    return {name: max(share, 1e-3) / largest for name, share in lost.items()}

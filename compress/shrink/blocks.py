@@ -13,7 +13,6 @@ from torch import nn
 
 from compress.models.config import SUBSAMPLING
 from compress.models.transducer import Transducer
-from export.latency import choose_group, load_table
 
 TYPICAL_SPARSITY = 0.9  # where a layer's block is judged: one choice for a whole ramp
 
@@ -39,6 +38,8 @@ def rows_of(model: Transducer, name: str) -> int:
 
 def choose_blocks(dense: Transducer, names: Sequence[str], precision: str) -> Blocks:
     """The block of every named module."""
+    from export.latency import choose_group, load_table
+
     specs: dict[str, str] = {}
     table = load_table() if names else None
     for name in names:

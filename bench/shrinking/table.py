@@ -1,0 +1,121 @@
+"""From chains to rows, a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+Row = dict[str, Any]
+REPLICATIONS = 2000
+COLOURS = {"channel": "C0", "block": "C1", "unstructured": "C2", "small": "C3"}
+
+
+def pooled(errors: np.ndarray, words: np.ndarray) -> tuple[float, float, float]:
+    """WER over seeds and its 95 % bootstrap interval; errors (seeds, utterances)."""
+    rng = np.random.default_rng(0)
+    seeds, utterances = errors.shape
+    draws = []
+    for _ in range(REPLICATIONS):
+        rows = rng.integers(seeds, size=seeds)
+        weights = np.bincount(rng.integers(utterances, size=utterances), minlength=utterances)
+        draws.append((errors[rows] @ weights).sum() / (seeds * (words @ weights)))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(errors.sum() / (seeds * words.sum())), float(low), float(high)
+
+
+def build_rows(results: Sequence[Row], sizes: dict[tuple[str, float], Row]) -> list[Row]:
+    """A row for each data set, pattern, level and way of training.
+
+    results: of single seeds. sizes: bytes and speed of a pattern's student at a level.
+    """
+    groups: dict[tuple, list[Row]] = {}
+    for result in results:
+        heard = result["heard"]
+        both = {"speech_commands + digits_fsdd": ("speech_commands", "digits_fsdd")}
+        for data, packs in (both | {"speechocean762": ("speechocean762",)}).items():
+            parts = [heard[pack] for pack in packs]
+            key = data, result["pattern"], result["sparsity"], result["distilled"]
+            one = {name: [v for part in parts for v in part[name]] for name in ("errors", "words")}
+            groups.setdefault(key, []).append(one | {"of": result})
+    rows = []
+    for (data, pattern, sparsity, distilled), some in sorted(groups.items()):
+        errors = np.array([one["errors"] for one in some])
+        words = np.array(some[0]["words"])
+        wer, low, high = pooled(errors, words)
+        rows.append(
+            {
+                "data": data,
+                "pattern": pattern,
+                "sparsity": sparsity,
+                "measured_sparsity": some[0]["of"]["measured_sparsity"],
+                "distilled": distilled,
+                "seeds": len(some),
+                "words": int(words.sum()),
+                "wer": wer,
+                "low": low,
+                "high": high,
+                "wer_by_seed": (errors.sum(1) / words.sum()).tolist(),
+                **sizes.get((pattern, sparsity), {}),
+            }
+        )
+    return rows
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """One line a row."""
+    head = ["data", "pattern", "removed", "distilled", "WER %", "95 %", "int8 kB", "packed kB", "x"]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        lines.append(
+            [
+                row["data"],
+                row["pattern"],
+                f"{100 * row['sparsity']:.0f} %",
+                "yes" if row["distilled"] else "no",
+                f"{100 * row['wer']:.2f}",
+                f"{100 * row['low']:.2f} to {100 * row['high']:.2f}",
+                f"{row['onnx_bytes'] / 1e3:.0f}" if "onnx_bytes" in row else "",
+                f"{row['packed_bytes'] / 1e3:.0f}" if "packed_bytes" in row else "",
+                f"{row['rtf_ratio_to_dense_fp32']:.2f}" if "rtf_ratio_to_dense_fp32" in row else "",
+            ]
+        )
+    note = "x: real-time factor relative to the dense teacher's fp32 bundle, smaller is faster.\n"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + note
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """WER against sparsity and against bytes; dashed lines were trained without a teacher."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    some = [row for row in rows if row["data"].startswith("speech_commands")]
+    patterns = list(dict.fromkeys(row["pattern"] for row in some))
+    for pattern in patterns:
+        colour = COLOURS.get(pattern.partition(":")[0], "C4")
+        for distilled, style in ((True, "-"), (False, "--")):
+            line = [r for r in some if (r["pattern"], r["distilled"]) == (pattern, distilled)]
+            wer = np.array([100 * row["wer"] for row in line])
+            bars = np.array([[100 * (r["wer"] - r["low"]) for r in line],
+                             [100 * (r["high"] - r["wer"]) for r in line]])  # fmt: skip
+            label = pattern + ("" if distilled else ", without")
+            for axis, key, scale in zip(
+                axes,
+                ("sparsity", "onnx_bytes", "rtf_ratio_to_dense_fp32"),
+                (100, 1e-3, 1),
+                strict=True,
+            ):
+                if distilled or key == "sparsity":
+                    x = [row.get(key, np.nan) * scale for row in line]
+                    axis.errorbar(x, wer, bars, fmt=style, marker="o", ms=3, lw=1.2,
+                                  color=colour, label=label, capsize=2)  # fmt: skip
+    titles = ("share of the teacher removed, %", "kB of the int8 graphs", "time, dense fp32 = 1")
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_xlabel(title)
+        axis.set_ylabel("WER, %")
+        axis.set_yscale("log")
+        axis.grid(alpha=0.3, which="both")
+    axes[0].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,116 @@
+"""Is sparsity real? Speed and bytes of every pattern, and what it costs in words.
+
+    python bench/sparsity.py [--quick] [--speed] [--accuracy] [--seeds 3] [--workers 2] [--out DIR]
+
+--speed: layers of 512x2048 and Conformers of width 512, dense and pruned, one thread, ratios inside
+one run; peak memory; files. --accuracy: real speech; from a teacher that knows speech_commands,
+digits_fsdd and speechocean762, students of each pattern at 60, 80, 90 and 95 % removed, with
+distillation and without, the same steps; their bundles exported, packed and timed side by side.
+Both without either. Killed, it goes on where it stopped. --quick: one seed, two levels, fewer steps.
+Writes bench/results/sparsity.{json,md,png}; with --quick sparsity-quick.*.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # chains run side by side, one thread each
+
+from shrinking.accuracy import (
+    PACKS,
+    Plan,
+    make_start,
+    make_teacher,
+    run_chain,
+    sampler_of,
+    store_shares,
+    store_targets,
+)
+from shrinking.sizes import measure_sizes
+from shrinking.speed import measure_speed
+from shrinking.table import build_rows, draw, to_markdown
+from side_by_side import side_by_side
+
+from compress.checkpoint import load_model
+from compress.data.sets import synthetic_store
+from shrinking.accuracy import augmenter_of
+
+BENCH = Path(__file__).parent
+SHARED = BENCH.parents[1] / "shared" / "data"
+PATTERNS = ("unstructured", "block", "channel", "small")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one seed, two levels, fewer steps")
+    parser.add_argument("--speed", action="store_true", help="speed alone")
+    parser.add_argument("--accuracy", action="store_true", help="accuracy alone")
+    parser.add_argument("--seeds", type=int, default=3, help="chains of every pattern")
+    parser.add_argument("--workers", type=int, default=2, help="chains trained side by side")
+    parser.add_argument("--patterns", default=",".join(PATTERNS), help="with commas between")
+    parser.add_argument("--packs", type=Path, default=SHARED, help="folder of the data packs")
+    parser.add_argument("--out", type=Path, help="working folder; goes on with what is there")
+    arguments = parser.parse_args()
+    missing = [pack for pack in (*PACKS, "noise") if not (arguments.packs / pack).is_dir()]
+    if missing and not arguments.speed:
+        parser.error(f"{arguments.packs} lacks {', '.join(missing)}: give the packs by --packs")
+    name = "sparsity-quick" if arguments.quick else "sparsity"
+    arguments.out = arguments.out or BENCH.parent / "runs" / name
+    arguments.results = BENCH / "results" / name
+    arguments.patterns = arguments.patterns.split(",")
+    return arguments
+
+
+def build_plan(arguments: argparse.Namespace) -> Plan:
+    if arguments.quick:
+        return Plan(arguments.packs, arguments.out, (0.6, 0.9), 40, (100, 60, 40), 1000)
+    levels = (0.6, 0.8, 0.9, 0.95)
+    return Plan(arguments.packs, arguments.out, levels, 300, (1200, 800, 500), 6000)
+
+
+def measure_accuracy(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Prepare what chains share, run them side by side, export and time what they leave."""
+    plan, patterns = build_plan(arguments), arguments.patterns
+    make_teacher(plan)
+    _ = sampler_of(plan, load_model(plan.out / "teacher")[1], 0)  # features, by all cores
+    store_targets(plan)
+    if "small" in patterns:
+        synthetic_store(plan.synthetic, "train", 1, augmenter_of(plan))
+    tasks: list[tuple] = [(store_shares, plan, pattern) for pattern in patterns]
+    if "small" in patterns:
+        tasks += [(make_start, plan, level) for level in plan.levels]
+    side_by_side("first weights and shares", arguments.workers, tasks)
+    seeds = range(1 if arguments.quick else arguments.seeds)
+    chains = [
+        (run_chain, plan, pattern, distilled, seed)
+        for seed in seeds
+        for pattern in patterns
+        for distilled in (True, False)
+    ]
+    results = [one for chain in side_by_side("chains", arguments.workers, chains) for one in chain]
+    return build_rows(results, measure_sizes(plan, patterns))
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    results = arguments.results.with_suffix(".json")
+    content = json.loads(results.read_text()) if results.exists() else {}
+    if not arguments.accuracy:
+        content["speed"] = measure_speed(quick=arguments.quick)
+    if not arguments.speed:
+        content["accuracy"] = measure_accuracy(arguments)
+        draw(content["accuracy"], arguments.results.with_suffix(".png"))
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(content, indent=1) + "\n")
+    table = to_markdown(content.get("accuracy", []))
+    arguments.results.with_suffix(".md").write_text(table)
+    print(table)
+    print(json.dumps(content))
+
+
+if __name__ == "__main__":
+    main()
