@@ -237,7 +237,7 @@ class RunRecipe(DistillRecipe):
     """How `compress run` shrinks; the command line overrides single values.
 
     mix, exclude, score: see shrink/pruner.py's Cut. allocation: whether layers lose alike, or by
-    what the teacher's loss says of each. guard: keeps the best student and goes back. student: of pattern small, instead of one that is sized
+    what the teacher's loss says of each; by default channels alike and zeros by the loss. guard: keeps the best student and goes back. student: of pattern small, instead of one that is sized
     by the sparsity.
     """
 
@@ -245,7 +245,7 @@ class RunRecipe(DistillRecipe):
     mix: dict[str, str] = {}
     exclude: list[str] = []
     score: Literal["magnitude", "taylor", "activation"] = "magnitude"
-    allocation: Literal["uniform", "sensitivity"] = "uniform"
+    allocation: Literal["uniform", "sensitivity"] | None = None
     guard: GuardRecipe | None = None
     student: ModelRecipe | None = None
     warm_up: WarmUpRecipe = WarmUpRecipe()
@@ -299,12 +299,18 @@ class RunConfig(Strict):
     def pattern_exists(cls, pattern: str) -> str:
         return check_pattern(pattern)
 
+    @property
+    def sensitive(self) -> bool:
+        """Whether layers lose by what it costs (docs/decisions/0020-sensitivity-first.md)."""
+        if self.pattern in ("layers", "small"):
+            return False
+        default = "uniform" if self.pattern == "channel" else "sensitivity"
+        return (self.recipe.allocation or default) == "sensitivity"
+
     def cut(self, shares: dict[str, float] | None = None) -> Cut:
         recipe = self.recipe
         precision = "int8" if self.quantize == "int8" else "fp32"
-        return Cut(
-            self.pattern, recipe.mix, recipe.exclude, recipe.score, shares or {}, precision
-        )
+        return Cut(self.pattern, recipe.mix, recipe.exclude, recipe.score, shares or {}, precision)
 
     @property
     def sparsity(self) -> float:

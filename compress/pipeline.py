@@ -1,10 +1,11 @@
-"""`compress run`: prepare -> fit -> shrink while distilling -> compare -> export -> verify -> report.
+"""`compress run`: prepare, fit, shrink while distilling, compare, export, verify, report.
 
     RUN/config.yaml        what was asked for
-        shrink/  compare/  export/  verify/   a folder a stage: its files, done.json when finished
+        shrink/  compare/  export/  ...   a folder a stage: its files, done.json when finished
         targets/           what the teacher says of the training data
         student/           model folder of the student
         bundle/            what a phone gets
+        bundle.pack        the same as one file to download
         report.{html,json,md}
 
 A stage is finished when its done.json holds its key, a hash of the configuration, the teacher's
@@ -18,7 +19,6 @@ import json
 import shutil
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -62,14 +62,15 @@ from compress.shrink.stage import ShrinkStage
 from compress.sizing import Target, fit_sparsity
 from compress.trainer import read_log, train
 from export.bundle import update_bundle
+from export.pack import list_zeros, name_pack, pack_bundle
 from export.parity import ladder
+from streaming.bundle import BundleInfo
 from streaming.errors import InputError
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
 PARITY_UTTERANCES = 6
-SOME_ZEROS = 0.01  # share of a matrix from which its zeros are worth a word
 
 
 @dataclass
@@ -200,7 +201,7 @@ def fit(run: Run) -> dict[str, Any]:
         sparsity, measured = fitted.sparsity, fitted.measured
         say(f"  sparsity {sparsity:.4f} meets it: {measured:g}")
     shares: dict[str, float] = {}
-    if config.recipe.allocation == "sensitivity" and config.pattern not in ("layers", "small"):
+    if config.sensitive:
         shares = measure_shares(run.teacher, config.cut(), run.sampler, sparsity)
     run.untrained(sparsity, shares)  # refuses what cannot be reached, before any training
     return {"sparsity": sparsity, "measured": measured, "shares": shares}
@@ -286,8 +287,16 @@ def export(run: Run) -> dict[str, Any]:
     info = export_model(
         run.folder / "student", bundle, run.config.quantize, provenance(run), tail_frames
     )
-    files = info.files[info.default_precision].values()
-    packed = sum(len(zlib.compress((bundle / name).read_bytes(), 9)) for name in files)
+    pack = name_pack(bundle)
+    pack.unlink(missing_ok=True)
+    packed = pack_bundle(bundle, pack)
+    say(f"  packed for download: {packed / 1e6:.2f} MB, {pack}")
+    if idle := list_zeros(info):
+        zeros = sum(layer.zeros for layer in idle)
+        say(
+            f"  {zeros} zeros in {len(idle)} layers are no speed and no bytes but in the download: "
+            f"{', '.join(layer.layer for layer in idle[:3])}, ..."
+        )
     return {
         "onnx_bytes": graph_bytes(bundle, info),
         "packed_bytes": packed,
@@ -297,10 +306,11 @@ def export(run: Run) -> dict[str, Any]:
 
 def describe_layers(info: BundleInfo) -> list[dict[str, Any]]:
     """What the report says of each matrix: its pattern, its zeros, and what became of them."""
+    idle = {layer.layer for layer in list_zeros(info)}
     described = []
     for layer in info.layers:
         held = {key: layer[key] for key in ("name", "shape", "sparsity", "bits")}
-        zeros = "zeros" if layer["sparsity"] > SOME_ZEROS else "dense"
+        zeros = "zeros" if layer["name"] in idle else "dense"
         form = "blocks" if "block_rows" in layer else zeros
         described.append(held | {"pattern": layer.get("pattern", "dense"), "form": form})
     return described
