@@ -237,8 +237,9 @@ class RunRecipe(DistillRecipe):
     """How `compress run` shrinks; the command line overrides single values.
 
     mix, exclude, score: see shrink/pruner.py's Cut. allocation: whether layers lose alike, or by
-    what the teacher's loss says of each; by default channels alike and zeros by the loss. guard: keeps the best student and goes back. student: of pattern small, instead of one that is sized
-    by the sparsity.
+    what the teacher's loss says of each; by default channels alike and zeros by the loss. guard:
+    keeps the best student and goes back. student: a network for pattern small, instead of one that
+    is sized by the sparsity.
     """
 
     sparsity: float = 0.9

@@ -218,10 +218,10 @@ def build_stage(run: Run, lessons: list[Lesson]) -> ShrinkStage | CurriculumStag
     targets = run.folder / "targets"
     teaching = build_teaching(lessons, tandem, model, student, run.sampler, targets)
     if small:
-        stage = CurriculumStage(student[0].config, recipe.warm_up.phases(recipe.steps))
-        stage.student.load_state_dict(student[0].state_dict())
-        stage.model.teaching = teaching
-        return stage
+        new = CurriculumStage(student[0].config, recipe.warm_up.phases(recipe.steps))
+        new.student.load_state_dict(student[0].state_dict())
+        new.model.teaching = teaching
+        return new
     stage = ShrinkStage(
         run.teacher,
         fitted["sparsity"],

@@ -26,7 +26,7 @@ class Transducer(nn.Module):
 
     @property
     def num_kept(self) -> int:
-        """Values that were not pruned: all but the zeros of the layers that `config.sparse` names."""
+        """Values that were not pruned: all but the zeros of layers that `config.sparse` names."""
         matrices = [
             weight
             for name in self.config.sparse

@@ -43,8 +43,8 @@ def choose_blocks(dense: Transducer, names: Sequence[str], precision: str) -> Bl
     specs: dict[str, str] = {}
     table = load_table() if names else None
     for name in names:
-        module = dense.get_submodule(name)
-        weight = module.weight_hh_l0 if isinstance(module, nn.LSTM) else module.weight
+        recurrent = isinstance(dense.get_submodule(name), nn.LSTM)
+        weight = dense.get_parameter(f"{name}.weight{'_hh_l0' if recurrent else ''}")
         outputs, inputs = weight.shape[0], weight[0].numel()
         rows = rows_of(dense, name)
         group = choose_group(table, inputs, outputs, rows, TYPICAL_SPARSITY, precision)

@@ -31,8 +31,8 @@ def cut_at_once(
 ) -> Transducer:
     """The teacher pruned to `sparsity` in one go; for pattern small a network with fresh weights.
 
-    config: of a small student that a recipe describes; seed: of its weights. Raises InputError for a sparsity that
-    cannot be reached.
+    config: of a small student that a recipe describes; seed: of its weights. Raises InputError for
+    a sparsity that cannot be reached.
     """
     if cut.pattern == "small":
         config = config or small_config(teacher.config, sparsity)

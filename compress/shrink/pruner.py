@@ -82,7 +82,8 @@ def check_pattern(pattern: str) -> str:
     """`pattern` itself; raises InputError for one that does not exist."""
     if pattern not in NAMED and parse_layout(pattern) is None:
         raise InputError(
-            f"no pattern {pattern!r}: choose one of {', '.join(NAMED)}, block:ROWS, or n:m as in 2:4"
+            f"no pattern {pattern!r}: choose one of {', '.join(NAMED)}, block:ROWS, or n:m "
+            "as in 2:4"
         )
     return pattern
 
@@ -137,9 +138,10 @@ def build_pruner(
     masks = MaskPruner(model, layouts, count, cut.score, evidence, cut.shares) if layouts else None
     if channel and masks:
         return MixedPruner(model, channel, masks)
-    if not channel and not masks:
+    pruner = channel or masks
+    if not pruner:
         raise InputError("nothing is left to prune: exclude fewer modules")
-    return channel or masks
+    return pruner
 
 
 def choose_layouts(dense: Transducer, cut: Cut) -> dict[str, Layout]:
