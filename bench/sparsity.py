@@ -6,7 +6,7 @@
 one run; peak memory; files. --accuracy: real speech; from a teacher that knows speech_commands,
 digits_fsdd and speechocean762, students of each pattern at 60, 80, 90 and 95 % removed, with
 distillation and without, the same steps; their bundles exported, packed and timed side by side.
-Both without either. Killed, it goes on where it stopped. --quick: one seed, two levels, fewer steps.
+Both without either. Killed, it goes on where it stopped. --quick: one seed, two levels, few steps.
 Writes bench/results/sparsity.{json,md,png}; with --quick sparsity-quick.*.
 """
 
@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # chains run side by side, one th
 from shrinking.accuracy import (
     PACKS,
     Plan,
+    augmenter_of,
     make_start,
     make_teacher,
     run_chain,
@@ -37,7 +38,6 @@ from side_by_side import side_by_side
 
 from compress.checkpoint import load_model
 from compress.data.sets import synthetic_store
-from shrinking.accuracy import augmenter_of
 
 BENCH = Path(__file__).parent
 SHARED = BENCH.parents[1] / "shared" / "data"

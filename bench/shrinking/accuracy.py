@@ -36,7 +36,7 @@ from compress.evaluate import decode_store
 from compress.shrink.candidate import cut_at_once
 from compress.shrink.pruner import Cut
 from compress.shrink.sensitivity import choose_batches, measure_sensitivity
-from compress.shrink.shares import allocate
+from compress.shrink.shares import allocate, soften
 from compress.shrink.stage import ShrinkStage
 from compress.train import Training, train_recipe
 from compress.trainer import TrainSettings, train
@@ -46,7 +46,8 @@ DEMO = Path(__file__).resolve().parents[2] / "compress" / "assets" / "demo-teach
 RECIPE = Path(__file__).with_name("teacher.yaml")
 DISTILL = "lattice=1.0"
 # Chosen on development speech (bench/LOG.md): zeros want a slower pace than narrow layers.
-RATES = {"channel": 3e-3, "block": 1e-3, "unstructured": 1e-3, "small": 3e-3}
+RATES = {"channel": 3e-3, "block": 2e-3, "unstructured": 2e-3, "small": 3e-3}
+RAMP = 0.3  # of the steps at each level
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,7 @@ def sampler_of(plan: Plan, tokenizer: Tokenizer, seed: int) -> BatchSampler:
     """The teacher's own training data."""
     real = read_recipe(str(RECIPE), TrainRecipe).real
     hear = real.model_dump(include={"copies", "joined", "words_range"})
-    stores = [
-        train_store(str(plan.packs / pack), augmenter_of(plan), 0, **hear) for pack in PACKS
-    ]
+    stores = [train_store(str(plan.packs / pack), augmenter_of(plan), 0, **hear) for pack in PACKS]
     settings = BatchSettings(seconds=plan.seconds)
     sources = [Source(store, 1.0) for store in stores]
     check_sources(sources, tokenizer, settings.tail_frames)
@@ -126,7 +125,8 @@ def store_shares(plan: Plan, pattern: str) -> None:
     teacher, tokenizer = load_model(plan.out / "teacher")
     batches = choose_batches(sampler_of(plan, tokenizer, 0))
     sensitivity = measure_sensitivity(teacher, Cut(pattern), batches)
-    write_json(file, {f"{level:g}": allocate(sensitivity, level) for level in plan.levels})
+    shares = {f"{level:g}": soften(allocate(sensitivity, level)) for level in plan.levels}
+    write_json(file, shares)
 
 
 def read_shares(plan: Plan, pattern: str, level: float) -> dict[str, float]:
@@ -146,12 +146,10 @@ def build_stage(plan: Plan, pattern: str, level: float, start: Path, distilled: 
     first = load_model(start)[0]
     sampler = sampler_of(plan, model[1], seed)
     lessons = parse_distill(DISTILL if distilled else "none")
-    student = first, model[1]
-    teaching = build_teaching(
-        lessons, "none", model, student if pattern == "small" else model, sampler, plan.out / "targets"
-    )
+    student = (first, model[1]) if pattern == "small" else model
+    teaching = build_teaching(lessons, "none", model, student, sampler, plan.out / "targets")
     if pattern != "small":
-        ramp = (0, plan.steps // 2, 10)
+        ramp = (0, round(RAMP * plan.steps), 10)
         cut = Cut(pattern, shares=read_shares(plan, pattern, level))
         return ShrinkStage(model[0], level, ramp, "cubic", teaching, cut, first), sampler
     stage = CurriculumStage(first.config, [Phase(steps=1, ctc=0.1, transducer=1.0)])

@@ -23,7 +23,7 @@ from compress.models.transducer import Transducer
 from compress.progress import console, track
 from compress.report.quantities import format_count
 from compress.shrink.pruner import Cut
-from compress.shrink.shares import Layer, Sensitivity, allocate
+from compress.shrink.shares import Layer, Sensitivity, allocate, soften
 from compress.shrink.single import count_terms, list_singles
 
 LEVELS = (0.5, 0.8, 0.95, 0.99)
@@ -69,20 +69,21 @@ def measure_shares(
 ) -> dict[str, float]:
     """`Cut.shares` of a run, measured on some of its training data and shown as a table."""
     sensitivity = measure_sensitivity(teacher, cut, choose_batches(sampler))
-    shares = allocate(sensitivity, sparsity)
+    shares = soften(allocate(sensitivity, sparsity))
     console.print(draw_table(sensitivity, shares))
     return shares
 
 
 def draw_table(sensitivity: Sensitivity, shares: Mapping[str, float]) -> Table:
-    """A line a layer: its size, what it costs at each level, the share that goes."""
+    """A line a layer: its size, what it costs at each level, and what it loses of its weights
+    relative to the layer that loses most."""
     table = Table(title="nats a label when a share of one layer goes", box=SIMPLE)
     table.add_column("layer")
-    for title in ("size", *(f"{100 * level:.0f} %" for level in LEVELS), "goes"):
+    for title in ("size", *(f"{100 * level:.0f} %" for level in LEVELS), "loses"):
         table.add_column(title, justify="right")
     for layer in sensitivity.layers:
         most = max(layer.losses) + NEAR
         losses = [f"{layer.loss_at(level):.2g}" if level < most else "" for level in LEVELS]
-        goes = f"{100 * shares[layer.name]:.0f} %"
-        table.add_row(layer.name, format_count(layer.size), *losses, goes)
+        loses = f"{shares[layer.name] / max(shares.values()):.2f}"
+        table.add_row(layer.name, format_count(layer.size), *losses, loses)
     return table

@@ -82,6 +82,16 @@ def allocate(sensitivity: Sensitivity, sparsity: float) -> dict[str, float]:
     return {name: max(SMALLEST_SHARE, count / STEPS) for name, count in taken.items()}
 
 
+def soften(shares: Mapping[str, float]) -> dict[str, float]:
+    """Half-way between these shares and all alike.
+
+    What training restores is not in a loss without training: by the plain shares layers that seem
+    to do nothing lose 99 %, and learn nothing any more either (bench/LOG.md).
+    """
+    most = max(shares.values())
+    return {name: 0.5 + 0.5 * share / most for name, share in shares.items()}
+
+
 def rising_costs(layer: Layer) -> list[float]:
     """What each next hundredth costs, nats a label: the slopes of the loss's lower convex hull.
 
