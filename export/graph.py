@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from export import kernels, lstm, passes, sparse
 from export.errors import ExportError
+from export.lower import replace_blocks
 
 IR_VERSION = 8
 OPSET = 17
@@ -44,7 +45,7 @@ def export_graph(
     block_rows: layers to write in their block form, path -> rows a group (sparse.py).
     Give examples of two or more streams: torch takes an axis of 1 for a constant.
     """
-    module = lstm.replace_lstms(sparse.replace_blocks(module, block_rows or {}))
+    module = lstm.replace_lstms(replace_blocks(module, block_rows or {}))
     model = _trace(module, inputs, outputs, stream_axes)
     simplify(model, {*module.state_dict()})
     shorten_names(model)

@@ -78,7 +78,7 @@ def describe_block(block: BlockLayer, bits: Mapping[str, int]) -> LayerInfo:
     shape = block.torch_shape
     return LayerInfo(
         name=block.name,
-        kind="linear" if block.taps == 1 else "convolution",
+        kind=block.kind,
         shape=shape,
         sparsity=round(1 - block.num_nonzero / math.prod(shape), 4),
         bits=bits.get(block.weights[0].name or "", 32),

@@ -18,8 +18,6 @@ G = 512 17.3 against 13.2 times, at G = 128 10.6 against 12.1 (onnxruntime 1.28,
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -150,27 +148,3 @@ def lower_conv1d(source: nn.Conv1d, group_rows: int, name: str) -> nn.Module:
     if columns.shape[1] == source.in_channels * source.kernel_size[0]:
         return source
     return BlockConv1d(source, columns, weight)
-
-
-LOWERINGS: dict[type[nn.Module], Any] = {nn.Linear: lower_linear, nn.Conv1d: lower_conv1d}
-
-
-def replace_blocks(module: nn.Module, block_rows: Mapping[str, int]) -> nn.Module:
-    """A copy of `module` with the layers named in `block_rows` (path -> G) in their block form.
-
-    A layer that keeps all its inputs stays as it is. Raises ExportError for a path that does not
-    exist, a layer of another kind, and weights without the pattern.
-    """
-    if not block_rows:
-        return module
-    module = copy.deepcopy(module).requires_grad_(False)
-    modules = dict(module.named_modules())
-    for name, group_rows in block_rows.items():
-        if name not in modules:
-            raise ExportError(f"block_rows names {name!r}, which the model does not have")
-        lower = LOWERINGS.get(type(modules[name]))
-        if lower is None:
-            raise ExportError(f"{name}: a {type(modules[name]).__name__} has no block form")
-        parent = module.get_submodule(name.rpartition(".")[0])
-        setattr(parent, name.rpartition(".")[2], lower(modules[name], group_rows, name))
-    return module

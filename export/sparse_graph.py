@@ -65,10 +65,17 @@ class BlockLayer:
         return len(taps) if is_window and len(taps) > 1 else 1
 
     @property
+    def kind(self) -> str:
+        if re.search(r"weight_(ih|hh)_l\d+$", self.name):
+            return "lstm"
+        return "linear" if self.taps == 1 else "convolution"
+
+    @property
     def torch_shape(self) -> list[int]:
-        """(P, K) of a Linear, (P, K, taps) of a Conv1d; K from the source's inferred shape."""
-        assert self.source.shape is not None, "infer shapes first"
-        width = self.source.shape[-1]
+        """(P, K) of a Linear, (P, K, taps) of a Conv1d; K is what the Gather picks from."""
+        data = self.gather.inputs[0]
+        assert data is not None and data.shape is not None, "infer shapes first"
+        width = data.shape[self.gather.attributes.get_int("axis", 0)]
         assert isinstance(width, int)
         tail = [width // self.taps, self.taps] if self.taps > 1 else [width]
         return [self.num_outputs, *tail]
@@ -88,28 +95,31 @@ def find_block_layers(graph: ir.Graph) -> list[BlockLayer]:
             continue
         result = _after(node)
         source, columns = gather.inputs[0], gather.inputs[1]
-        if _producer(source, "Transpose") is not None:
-            source = _producer(source, "Transpose").inputs[0]  # type: ignore[union-attr]
+        turned = _producer(source, "Transpose")
+        source = turned.inputs[0] if turned is not None else source
         matmuls = tuple(_matmuls_of(node, result))
         weights = tuple(m.inputs[1] for m in matmuls if m.inputs[1] is not None)
         assert source is not None and columns is not None
-        name = re.sub(r"\.weight(\.\d+)?$", "", weights[0].name or "")
+        name = re.sub(r"(\.weight)?(\.\d+)?$", "", weights[0].name or "")
         found[result] = BlockLayer(name, source, columns, weights, matmuls, gather, result)
     return list(found.values())
 
 
 def _gather_before(node: ir.Node) -> ir.Node | None:
-    """The Gather of constant columns that feeds a MatMul with a constant weight."""
+    """The Gather of constant columns that feeds a MatMul with a constant weight.
+
+    A Transpose stands behind it unless it picks along the last axis. One stands before it too,
+    if the optimiser has not found another to cancel it.
+    """
     if node.op_type != "MatMul" or constant(node.inputs[1]) is None:
         return None
-    value = node.inputs[0]
-    for kind in ("Split", "Transpose"):
-        producer = _producer(value, kind)
-        value = producer.inputs[0] if producer is not None else value
-    gather = _producer(value, "Gather")
-    if gather is None or constant(gather.inputs[0]) is not None:
+    split = _producer(node.inputs[0], "Split")
+    turned = _producer(split.inputs[0] if split is not None else node.inputs[0], "Transpose")
+    gather = _producer(turned.inputs[0] if turned is not None else node.inputs[0], "Gather")
+    columns = constant(gather.inputs[1]) if gather is not None else None
+    if gather is None or columns is None or columns.ndim == 0:
         return None
-    return gather if constant(gather.inputs[1]) is not None else None
+    return gather if turned is not None or gather.attributes.get_int("axis", 0) == -1 else None
 
 
 def _producer(value: ir.Value | None, kind: str) -> ir.Node | None:
