@@ -40,9 +40,9 @@ class Evidence:
     weights: whether masks of single weights will ask; channels do not, and taylor then needs no
         copy of the model's size, in memory and checkpoints.
 
-    Modules count in training mode only: measuring a WER leaves no trace. When pruning or putting
-    old weights back has changed shapes, call `clear`; after the last pruning `close`, and the
-    hooks cost nothing more.
+    Modules count in training mode only: measuring a WER leaves no trace. Pruning and putting old
+    weights back change shapes: call `clear` then; after the last pruning `close`, and the hooks
+    cost nothing more.
     """
 
     def __init__(self, model: nn.Module, score: str, weights: bool = True) -> None:
@@ -90,17 +90,6 @@ class Evidence:
     def unit_squares(self, name: str, dim: int) -> Tensor | None:
         """taylor: E[(sum_R w g)^2] of the units along `dim`; an LSTM's gates lie in R."""
         return self._mean(f"{name}:{dim}")
-
-    def follow(self, kept: Mapping[str, Tensor]) -> None:
-        """Single weights' factors after channel pruning, gathered as `prune_to` gathered; for
-        masks chosen right after it. Then `clear`."""
-        factors = {name: self.weight_factors(name) for name in self.shapes}
-        self.clear()
-        for name, factor in factors.items():
-            if factor is not None and name in kept:
-                factor = factor.flatten()[kept[name].to(factor.device)]
-            if factor is not None:
-                self._add(name, factor)
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs to prune as the one that was never killed."""

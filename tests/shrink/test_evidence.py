@@ -225,24 +225,6 @@ def test_without_steps_every_score_is_magnitude(model, score):
     )
 
 
-@pytest.mark.parametrize("score", ["taylor", "activation"])
-def test_factors_of_weights_follow_channels(model, score):
-    """Masks are chosen right after channels went, by the scores their weights had before."""
-    evidence = Evidence(model.train(), score)
-    task_loss(view_batch(model, random_batch(0)), random_batch(0)).backward()
-    before = {
-        name: score_weights(name, parameter, score, evidence)
-        for name, parameter in model.named_parameters()
-    }
-    kept = ChannelPruner(model, score, evidence=evidence).prune_to(0.4)
-    evidence.follow(kept)
-    for name, parameter in model.named_parameters():
-        if ".query." in name:  # these are rescaled
-            continue
-        found = score_weights(name, parameter, score, evidence)
-        torch.testing.assert_close(found, before[name].flatten()[kept[name]])
-
-
 def test_a_copied_pruner_takes_its_evidence_along(model):
     """A pruner that is tried on a copy leaves the model and its evidence alone."""
     evidence = Evidence(model.train(), "activation")
