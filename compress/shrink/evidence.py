@@ -99,7 +99,9 @@ class Evidence:
         self.clear()
         devices = {name: value.device for name, value in self.model.named_parameters()}
         for key, total in state["sums"].items():
-            self._add(key, total.to(devices[key.partition(":")[0]]), state["counts"][key])
+            device = devices.get(key.partition(":")[0])
+            if device:  # hooks keep a layer's old name when layers before it are dropped
+                self._add(key, total.to(device), state["counts"][key])
 
     def _mean(self, key: str) -> Tensor | None:
         return self.sums[key] / self.counts[key] if key in self.sums else None
