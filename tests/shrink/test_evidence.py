@@ -14,6 +14,7 @@ from compress.models.transducer import Transducer
 from compress.shrink.channel import ChannelPruner
 from compress.shrink.evidence import FRAMES_APART, Evidence
 from compress.shrink.groups import Axis
+from compress.shrink.layers import keep_layers
 from compress.shrink.scores import SCORES, score_units, score_weights
 from compress.trainer import TrainSettings, run_step, train
 from tests.shrink.random_batches import RandomBatches, random_batch
@@ -239,6 +240,19 @@ def test_a_copied_pruner_takes_its_evidence_along(model):
     ChannelPruner(model, "activation", evidence=evidence).prune_to(0.4)
     wanted = trial.model.state_dict()
     assert all(torch.equal(wanted[key], value) for key, value in model.state_dict().items())
+
+
+def test_dropped_layers_do_not_stop_a_resumed_run(conformer):
+    """A hook keeps the name its layer had; a layer of that name may be gone on the next start."""
+    evidence = Evidence(conformer.train(), "taylor")
+    keep_layers(conformer, [1])
+    evidence.clear()
+    task_loss(view_batch(conformer, random_batch(0)), random_batch(0)).backward()
+    assert evidence.knows("encoder.layers.1.norm.weight")
+    resumed = Evidence(Transducer(conformer.config), "taylor")
+    resumed.load_state(evidence.state())
+    assert not resumed.knows("encoder.layers.1.norm.weight")
+    assert resumed.knows("joiner.output.weight")
 
 
 def test_evidence_is_of_one_score(model):
