@@ -208,7 +208,7 @@ class GuardRecipe(Strict):
     """Look at development speech while pruning: GuardSettings of shrink/guard.py."""
 
     every: PositiveInt = 100
-    max_increase: float | None = Field(0.02, ge=0, lt=1)
+    max_increase: float | None = Field(None, ge=0, lt=1)
     num_utterances: PositiveInt = 100
     stretch: float = Field(1.5, ge=1)
     latest_end: float = Field(0.8, gt=0, le=1)

@@ -233,10 +233,11 @@ def build_stage(run: Run, lessons: list[Lesson]) -> ShrinkStage | CurriculumStag
     )
     if recipe.guard:
         settings = GuardSettings(**recipe.guard.model_dump())
-        limit = run.dev_wer(run.teacher, settings.num_utterances)
-        say(f"  teacher on development speech: WER {100 * limit:.2f} %")
+        settings.check(recipe.schedule)
         measure = partial(run.dev_wer, num_utterances=settings.num_utterances)
-        stage.guard = WerGuard(settings, recipe.steps, limit, lambda: measure(stage.student))
+        teacher_wer = measure(run.teacher)
+        say(f"  teacher on development speech: WER {100 * teacher_wer:.2f} %")
+        stage.guard = WerGuard(settings, recipe.steps, teacher_wer, lambda: measure(stage.student))
     return stage
 
 

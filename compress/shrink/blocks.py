@@ -38,10 +38,12 @@ def rows_of(model: Transducer, name: str) -> int:
 
 def choose_blocks(dense: Transducer, names: Sequence[str], precision: str) -> Blocks:
     """The block of every named module."""
+    if not names:
+        return Blocks({})
     from export.latency import choose_group, load_table
 
     specs: dict[str, str] = {}
-    table = load_table() if names else None
+    table = load_table()
     for name in names:
         recurrent = isinstance(dense.get_submodule(name), nn.LSTM)
         weight = dense.get_parameter(f"{name}.weight{'_hh_l0' if recurrent else ''}")

@@ -156,13 +156,6 @@ class MaskPruner:
             torch.where(mask, parameter, hidden + parameter, out=hidden)
             parameter.mul_(mask)
 
-    def follow(self, kept: Kept) -> None:
-        """Narrow masks and hidden weights as channel pruning narrowed the model."""
-        for name in self.layouts:
-            if name in kept:
-                self.masks[name] = self.masks[name].flatten()[kept[name]]
-                self.hidden[name] = self.hidden[name].flatten()[kept[name]]
-
     def state(self) -> dict[str, Any]:
         return {"masks": self.masks, "hidden": self.hidden}
 

@@ -197,7 +197,6 @@ class MixedPruner:
 
     def prune_to(self, sparsity: float, optimizer: torch.optim.Optimizer | None = None) -> Kept:
         kept = self.channel.prune_to(sparsity * self.channel_share, optimizer)
-        self.masks.follow(kept)
         self.masks.prune_to(sparsity, optimizer)
         return kept
 

@@ -56,7 +56,9 @@ class ShrinkStage:
         self._watch()
 
     def _watch(self) -> None:
-        self.evidence = Evidence(self.student, self.cut.score)
+        patterns = {self.cut.pattern, *self.cut.mix.values()}
+        score = "magnitude" if patterns == {"layers"} else self.cut.score
+        self.evidence = Evidence(self.student, score, weights=patterns != {"channel"})
         self.pruner = build_pruner(self.student, self.dense, self.cut, self.evidence)
 
     def rebuild(self, pruner: dict[str, Any]) -> None:
@@ -83,7 +85,7 @@ class ShrinkStage:
     def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         self.pruner.after_step()
         checked = self.guard.after_step(step, self, optimizer) if self.guard else {}
-        if step in pruning_steps(*self.ramp):
+        if step in pruning_steps(*self.ramp) and "back_to" not in checked:
             ramp = self.ramp[:2]
             wanted = sparsity_at(step, *ramp, self.sparsity, self.first_sparsity, self.schedule)
             kept = self.pruner.prune_to(wanted, optimizer)
