@@ -39,7 +39,7 @@ from export.errors import ExportError
 MAGIC = b"\x89ctpack\n"
 VERSION = 1
 HEAD = struct.Struct("<8sI4I")
-LEVEL = 19  # 22 is no smaller: 1,094,142 against 1,094,155 bytes
+LEVEL = 19  # 22 is no smaller on the bundle of a 5.5 M student
 MAX_BYTES = 1 << 30  # of all files together: far above what a phone would load
 MAX_INDEX_BYTES = 4 << 20
 MAX_FILES = 64
