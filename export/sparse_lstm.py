@@ -16,7 +16,6 @@ block layer a frame. That pays where the matrices are large: I = H, S = 8, 90 % 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.errors import ExportError
@@ -46,12 +45,13 @@ class BlockLstm(nn.Module):
             columns, blocks = find_blocks(weight, group_rows, f"{name}.weight_{part}_l0")
             whole = columns.shape[1] == weight.shape[1]
             self.register_buffer(f"columns_{part}_l0", None if whole else columns)
-            self.register_buffer(f"weight_{part}_l0", weight if whole else blocks)
+            self.register_buffer(f"weight_{part}_l0", weight.T.contiguous() if whole else blocks)
 
     def _product(self, part: str, x: Tensor) -> Tensor:
+        weight: Tensor
         weight, columns = (getattr(self, f"{name}_{part}_l0") for name in ("weight", "columns"))
         if columns is None:
-            return F.linear(x, weight)
+            return x @ weight
         product: Tensor = torch.ops.export.block_linear(x, columns, weight)
         return product
 
