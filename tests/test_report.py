@@ -44,6 +44,19 @@ REPORT = {
         "prunable_sparsity": 0.91,
         "total_sparsity": 0.9,
         "wer": {"synthetic/test": WORSE},
+        "layers": [
+            {
+                "name": f"encoder.layers.{number}.attention.query",
+                "pattern": pattern,
+                "shape": [192, 192],
+                "sparsity": sparsity,
+                "bits": 8,
+                "form": form,
+            }
+            for number, (pattern, sparsity, form) in enumerate(
+                [("block:16", 0.9, "blocks"), ("2:4", 0.5, "zeros"), ("dense", 0.0, "dense")]
+            )
+        ],
     },
     "student_without_distillation": {"wer": {"synthetic/test": WORSE}},
     "bundle": {
@@ -353,3 +366,11 @@ def test_a_bundle_that_is_not_packed_has_one_size(report):
     assert [size for _, size in student_sizes(report)] == [2_000_000, 800_000, 600_000]
     report["bundle"]["packed_bytes"] = 800_000
     assert [size for _, size in student_sizes(report)] == [2_000_000, 800_000]
+
+
+def test_zeros_that_are_no_speed_are_counted(tmp_path):
+    write_report(tmp_path, REPORT, CURVES, CHUNK_MS)
+    text = (tmp_path / "report.md").read_text()
+    assert "18,432 zeros (1 matrices) are stored and multiplied like any other value" in text
+    assert "encoder.layers.attention.query" in text
+    assert "computed without its zeros" in text

@@ -185,7 +185,7 @@ def _idle_zeros(layers: Sequence[Mapping[str, Any]]) -> str:
         return "No zeros are stored: everything that was removed makes the bundle smaller."
     zeros = sum(round(math.prod(layer["shape"]) * (layer["sparsity"] or 0)) for layer in idle)
     return (
-        f"{zeros:,} zeros in {len(idle)} layers are stored and multiplied like any other value: "
+        f"{zeros:,} zeros ({len(idle)} matrices) are stored and multiplied like any other value: "
         "they make nothing faster, and the files no smaller. compress pack leaves them out of a "
         "download; pattern block or channel turns them into speed."
     )
