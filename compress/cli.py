@@ -190,6 +190,81 @@ def numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{name}-{number}"
 
 
+@app.command(epilog="Example: compress plan --pattern block --target-size 800KB")
+def plan(
+    sparsity: Sparsity = None,
+    target_size: TargetSize = None,
+    target_rtf: TargetRtf = None,
+    teacher: Teacher = DEMO_TEACHER,
+    pattern: Pattern = "channel",
+    exclude: Exclude = None,
+    distill: Distill = None,
+    quantize: Quantize = "int8",
+    recipe: RecipeName = "run",
+    steps: Steps = None,
+    layers: Annotated[bool, typer.Option("--layers", help="A line for every layer too.")] = False,
+) -> None:
+    """Say what a run would give and take: size, speed, memory, hours. Nothing is trained."""
+    say(f"compress plan: recipe {recipe}, teacher {teacher.name}; loading libraries")
+    from compress.plan import make_plan, show_plan
+
+    config = build_run_config(
+        teacher,
+        recipe,
+        exclude=exclude,
+        target_size=target_size,
+        changes={"sparsity": sparsity, "distill": distill, "steps": steps},
+        pattern=pattern,
+        quantize=quantize,
+        target_rtf=target_rtf,
+    )
+    show_plan(make_plan(config), layers)
+    say("next: compress run with the same options")
+
+
+@app.command(epilog="Example: compress sweep --sparsity 0.6,0.8,0.9,0.95 --pattern channel,block")
+def sweep(
+    sparsity: Annotated[
+        str, typer.Option(help="Levels, separated by commas; each goes on from the one below.")
+    ] = "0.6,0.8,0.9,0.95",
+    pattern: Annotated[
+        str, typer.Option(help="Patterns, separated by commas; see compress run.")
+    ] = "channel,block",
+    teacher: Teacher = DEMO_TEACHER,
+    data: Data = None,
+    noise: Noise = None,
+    exclude: Exclude = None,
+    distill: Distill = None,
+    quantize: Quantize = "int8",
+    recipe: RecipeName = "run",
+    steps: Annotated[int | None, typer.Option(help="Training steps of each level.")] = None,
+    seed: Seed = None,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/sweep"),
+    resume: Resume = False,
+) -> None:
+    """Run several patterns at several sparsities; draw what accuracy costs in bytes and time."""
+    say(f"compress sweep: recipe {recipe}, teacher {teacher.name}; loading libraries")
+    from compress.sweep import parse_levels, parse_patterns, run_sweep
+
+    levels, patterns = parse_levels(sparsity), parse_patterns(pattern)
+    config = build_run_config(
+        teacher,
+        recipe,
+        data,
+        noise,
+        exclude,
+        changes={"distill": distill, "steps": steps, "seed": seed},
+        pattern=patterns[0],
+        quantize=quantize,
+    )
+    try:
+        run_sweep(config, patterns, levels, out, resume)
+    except KeyboardInterrupt:
+        say("interrupted: nothing is lost; add --resume to the same command")
+        raise
+    say(f"next: look at {out}/sweep.png, then compress transcribe {out}/LEVEL/bundle FILE.wav")
+
+
 @app.command(
     epilog="Example: compress train --student one-best --data recordings/ --out runs/student"
 )

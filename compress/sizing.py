@@ -117,7 +117,7 @@ def measure_student(
     with exported(student, tokenizer, quantize, tail_frames) as bundle:
         if target.size:
             return float(graph_bytes(bundle, read_bundle(bundle)))
-        return measure_rtf(bundle, utterances)
+        return measure_rtf({"": bundle}, utterances)[""]
 
 
 def find_most(teacher: Transducer, cut: Cut) -> float:

@@ -7,6 +7,7 @@ anything; so here all are silent.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,14 +69,24 @@ def time_chunks(bundles: Mapping[str, Path], passes: int = PASSES) -> dict[str, 
     return {name: float(np.median(chunks)) for name, chunks in quickest.items()}
 
 
-def measure_rtf(bundle: Path, utterances: Sequence[FloatArray] = (), passes: int = PASSES) -> float:
-    """Seconds of work for a second of audio, on one thread; of every utterance the quickest pass.
+def measure_rtf(
+    bundles: Mapping[str, Path], utterances: Sequence[FloatArray] = (), passes: int = PASSES
+) -> dict[str, float]:
+    """bundle -> seconds of work for a second of audio, one thread; noise without `utterances`.
 
-    A tail of silence follows each utterance and is work too, so short ones cost more a second.
+    Of every utterance the quickest pass counts, and passes alternate between the bundles. A tail
+    of silence follows each utterance and is work too, so short ones cost more a second.
     """
-    recognizer = open_bundle(bundle)
-    utterances = utterances or [make_noise(sample_rate=recognizer.info.features.sample_rate)]
-    seconds = [
-        min(decode_samples(recognizer, samples)[2] for _ in range(passes)) for samples in utterances
-    ]
-    return sum(seconds) * recognizer.info.features.sample_rate / sum(map(len, utterances))
+    recognizers = {name: open_bundle(path) for name, path in bundles.items()}
+    utterances = utterances or [make_noise()]
+    seconds = {name: [math.inf] * len(utterances) for name in bundles}
+    for _ in range(passes):
+        for index, samples in enumerate(utterances):
+            for name, recognizer in recognizers.items():
+                took = decode_samples(recognizer, samples)[2]
+                seconds[name][index] = min(seconds[name][index], took)
+    audio = {
+        name: sum(map(len, utterances)) / r.info.features.sample_rate
+        for name, r in recognizers.items()
+    }
+    return {name: sum(seconds[name]) / audio[name] for name in bundles}

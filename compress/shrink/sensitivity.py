@@ -28,6 +28,7 @@ from compress.shrink.single import count_terms, list_singles
 
 LEVELS = (0.5, 0.8, 0.95, 0.99)
 SECONDS = 20.0  # of speech: 63 modules at 4 levels take 45 s on one thread with 5.5 M parameters
+FAINT = 5e-4  # nats a label; less is shown as 0
 NEAR = 0.02  # a step of a layout beside a level still counts as it in the table
 
 
@@ -78,12 +79,17 @@ def draw_table(sensitivity: Sensitivity, shares: Mapping[str, float]) -> Table:
     """A line a layer: its size, what it costs at each level, and what it loses of its weights
     relative to the layer that loses most."""
     table = Table(title="nats a label when a share of one layer goes", box=SIMPLE)
-    table.add_column("layer")
+    table.add_column("layer", no_wrap=True)
     for title in ("size", *(f"{100 * level:.0f} %" for level in LEVELS), "loses"):
         table.add_column(title, justify="right")
     for layer in sensitivity.layers:
         most = max(layer.losses) + NEAR
-        losses = [f"{layer.loss_at(level):.2g}" if level < most else "" for level in LEVELS]
+        losses = [show_loss(layer.loss_at(level)) if level < most else "" for level in LEVELS]
         loses = f"{shares[layer.name] / max(shares.values()):.2f}"
-        table.add_row(layer.name, format_count(layer.size), *losses, loses)
+        name = layer.name.removeprefix("encoder.")  # 80 columns hold the rest
+        table.add_row(name, format_count(layer.size), *losses, loses)
     return table
+
+
+def show_loss(loss: float) -> str:
+    return f"{loss:.2g}" if loss >= FAINT else "0"
