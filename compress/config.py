@@ -32,6 +32,7 @@ from compress.models.config import (
 )
 from compress.shrink.pruner import Cut, check_pattern
 from compress.trainer import TrainSettings
+from export.stopwatch import Precision
 from streaming.errors import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -310,7 +311,7 @@ class RunConfig(Strict):
 
     def cut(self, shares: dict[str, float] | None = None) -> Cut:
         recipe = self.recipe
-        precision = "int8" if self.quantize == "int8" else "fp32"
+        precision: Precision = "int8" if self.quantize == "int8" else "fp32"
         return Cut(self.pattern, recipe.mix, recipe.exclude, recipe.score, shares or {}, precision)
 
     @property

@@ -13,6 +13,8 @@ from torch import nn
 
 from compress.models.config import SUBSAMPLING
 from compress.models.transducer import Transducer
+from export.latency import LatencyTable, choose_group, choose_lstm_group, load_table
+from export.stopwatch import Precision
 
 TYPICAL_SPARSITY = 0.9  # where a layer's block is judged: one choice for a whole ramp
 
@@ -36,19 +38,25 @@ def rows_of(model: Transducer, name: str) -> int:
     return 2 * rows if name.endswith("front.first") else rows
 
 
-def choose_blocks(dense: Transducer, names: Sequence[str], precision: str) -> Blocks:
+def choose_blocks(dense: Transducer, names: Sequence[str], precision: Precision) -> Blocks:
     """The block of every named module."""
-    if not names:
-        return Blocks({})
-    from export.latency import choose_group, load_table
-
-    specs: dict[str, str] = {}
-    table = load_table()
+    table = load_table() if names else None
+    specs = {}
     for name in names:
-        recurrent = isinstance(dense.get_submodule(name), nn.LSTM)
-        weight = dense.get_parameter(f"{name}.weight{'_hh_l0' if recurrent else ''}")
-        outputs, inputs = weight.shape[0], weight[0].numel()
-        rows = rows_of(dense, name)
-        group = choose_group(table, inputs, outputs, rows, TYPICAL_SPARSITY, precision)
+        assert table
+        group = choose_rows(dense, name, table, precision)
         specs[name] = f"block:{group}" if group else "dense"
     return Blocks(specs)
+
+
+def choose_rows(
+    dense: Transducer, name: str, table: LatencyTable, precision: Precision
+) -> int | None:
+    """Rows of a block of one module; None where it would not gain."""
+    module, rows = dense.get_submodule(name), rows_of(dense, name)
+    if isinstance(module, nn.LSTM):
+        sizes = module.input_size, module.hidden_size
+        return choose_lstm_group(table, *sizes, rows, TYPICAL_SPARSITY, precision)
+    weight = dense.get_parameter(f"{name}.weight")
+    outputs, inputs = weight.shape[0], weight[0].numel()
+    return choose_group(table, inputs, outputs, rows, TYPICAL_SPARSITY, precision)

@@ -29,6 +29,7 @@ from compress.shrink.groups import Group, build_twin
 from compress.shrink.layers import LayerPruner
 from compress.shrink.layouts import Layout, parse_layout
 from compress.shrink.masks import MaskPruner
+from export.stopwatch import Precision
 from streaming.errors import InputError
 
 NAMED = ("channel", "block", "unstructured", "layers", "small")
@@ -75,7 +76,7 @@ class Cut:
     exclude: Sequence[str] = ()
     score: str = "magnitude"
     shares: Mapping[str, float] = field(default_factory=dict)
-    precision: str = "int8"
+    precision: Precision = "int8"
 
 
 def check_pattern(pattern: str) -> str:
