@@ -120,11 +120,13 @@ class MaskPruner:
         ladders = self._ladders()
         stops = max(ladders, key=lambda name: ladders[name][1])
         spec = self.layouts[stops].spec
+        blocks = spec.startswith("block")
+        more = "; block:64, say, prunes layers that would be no faster too" if blocks else ""
         raise InputError(
             f"pattern {spec} cannot reach sparsity {sparsity:g}: {always} of "
             f"{self.num_parameters_dense} values are in no layer that it prunes, and "
             f"{stops.rpartition('.')[0]} keeps at least {ladders[stops][1]} of its "
-            f"{ladders[stops][0]}: the most is {int(self.max_sparsity * 1e4) / 1e4:g}"
+            f"{ladders[stops][0]}: the most is {int(self.max_sparsity * 1e4) / 1e4:g}{more}"
         )
 
     def plan(self, sparsity: float) -> dict[str, int]:
