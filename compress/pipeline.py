@@ -57,6 +57,7 @@ from compress.progress import say
 from compress.report.render import write_report
 from compress.shrink.candidate import cut_at_once
 from compress.shrink.guard import GuardSettings, WerGuard
+from compress.shrink.pruner import slow_blocks
 from compress.shrink.sensitivity import measure_shares
 from compress.shrink.stage import ShrinkStage
 from compress.sizing import Target, fit_sparsity
@@ -200,6 +201,8 @@ def fit(run: Run) -> dict[str, Any]:
         fitted = fit_sparsity(run.teacher, run.tokenizer, config.cut(), target, config.quantize)
         sparsity, measured = fitted.sparsity, fitted.measured
         say(f"  sparsity {sparsity:.4f} meets it: {measured:g}")
+    if slow := slow_blocks(run.teacher, config.cut()):
+        say(f"  {len(slow)} layers stay dense, no block is faster: {', '.join(slow[:3])}, ...")
     shares: dict[str, float] = {}
     if config.sensitive:
         shares = measure_shares(run.teacher, config.cut(), run.sampler, sparsity)

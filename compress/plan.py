@@ -30,8 +30,7 @@ from compress.report.quantities import (
     format_share,
     format_times,
 )
-from compress.shrink.blocks import choose_blocks
-from compress.shrink.pruner import DENSE, Cut, matrices, pattern_of
+from compress.shrink.pruner import DENSE, Cut, matrices, pattern_of, slow_blocks
 from compress.sizing import Target, fit_sparsity
 from compress.trial import exported, make_noise, time_chunks
 from streaming.bundle import read_bundle
@@ -116,8 +115,7 @@ def list_dense(teacher: Transducer, student: Transducer, cut: Cut) -> dict[str, 
     if cut.pattern in ("layers", "small"):
         return {}
     names = matrices(teacher)
-    asked = [name for name in names if pattern_of(name, cut) == "block"]
-    slow = choose_blocks(teacher, asked, cut.precision).dense if asked else []
+    slow = slow_blocks(teacher, cut)
     return {
         name: explain(name, cut, name in slow)
         for name in names

@@ -154,6 +154,12 @@ def choose_layouts(dense: Transducer, cut: Cut) -> dict[str, Layout]:
     return {name: layout for name, layout in layouts.items() if layout}
 
 
+def slow_blocks(dense: Transducer, cut: Cut) -> list[str]:
+    """Modules asked for in blocks that stay dense, because no block of rows is faster."""
+    asked = [name for name in matrices(dense) if pattern_of(name, cut) == "block"]
+    return choose_blocks(dense, asked, cut.precision).dense
+
+
 def build_channel(
     model: Transducer, dense: TransducerConfig, cut: Cut, evidence: Evidence | None
 ) -> ChannelPruner:
