@@ -33,6 +33,7 @@ from compress.report.quantities import (
 from compress.shrink.pruner import DENSE, Cut, matrices, pattern_of, slow_blocks
 from compress.sizing import Target, fit_sparsity
 from compress.trial import exported, make_noise, time_chunks
+from export.pack import name_pack, pack_bundle
 from streaming.bundle import read_bundle
 
 SOME = 0.01  # share of a matrix from which something is gone of it
@@ -44,6 +45,7 @@ class Exported:
     """A bundle as a device sees it; memory_mb with Python and libraries."""
 
     onnx_bytes: int
+    packed_bytes: int
     chunk_ms: float
     memory_mb: float
 
@@ -107,7 +109,8 @@ def choose_sparsity(run: Run) -> float:
 
 def describe(bundle: Path, chunk_ms: float) -> Exported:
     _, memory_mb = measure_alone(bundle, make_noise())
-    return Exported(graph_bytes(bundle, read_bundle(bundle)), chunk_ms, memory_mb)
+    packed_bytes = pack_bundle(bundle, name_pack(bundle))
+    return Exported(graph_bytes(bundle, read_bundle(bundle)), packed_bytes, chunk_ms, memory_mb)
 
 
 def list_dense(teacher: Transducer, student: Transducer, cut: Cut) -> dict[str, str]:
@@ -162,8 +165,11 @@ def summary_table(plan: Plan) -> Table:
     sizes = teacher.onnx_bytes, student.onnx_bytes
     smaller = f"{format_times(sizes[0] / sizes[1])} smaller"
     table.add_row("bundle", *map(format_bytes, sizes), smaller)
+    packed = teacher.packed_bytes, student.packed_bytes
+    smaller = f"{format_times(packed[0] / packed[1])} smaller"
+    table.add_row("download", *map(format_bytes, packed), smaller)
     times = teacher.chunk_ms, student.chunk_ms
-    faster = f"{format_times(times[0] / times[1])} faster; a chunk is {plan.chunk_ms} ms of audio"
+    faster = f"{format_times(times[0] / times[1])} as fast; a chunk is {plan.chunk_ms} ms of audio"
     table.add_row("a chunk", *map(format_ms, times), faster)
     memory = f"{teacher.memory_mb:.0f} MB", f"{student.memory_mb:.0f} MB"
     table.add_row("memory", *memory, "on the device, Python included")

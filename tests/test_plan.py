@@ -33,6 +33,7 @@ def test_a_plan_is_of_the_student_to_come(config, tmp_path, monkeypatch):
     student = cut_at_once(dense, Cut("channel", exclude=["feed_forward_in"]), 0.5)
     assert plan.parameters == (dense.num_parameters, student.num_kept)
     assert 0 < plan.student.onnx_bytes < plan.teacher.onnx_bytes
+    assert 0 < plan.student.packed_bytes < plan.student.onnx_bytes
     assert plan.student.chunk_ms > 0 < plan.teacher.chunk_ms
     assert plan.student.memory_mb > 20
     assert {layer["name"] for layer in plan.layers} >= set(matrices(dense))
@@ -45,7 +46,15 @@ def test_the_command_prints_it(teacher, recipe, capsys):
     options = ["--teacher", str(teacher), "--recipe", str(recipe), "--sparsity", "0.5", "--layers"]
     assert run_app(["plan", *options]) == 0
     told = capsys.readouterr().out
-    for word in ("parameters", "bundle", "a chunk", "memory", "training: ", "joiner.output"):
+    for word in (
+        "parameters",
+        "bundle",
+        "download",
+        "a chunk",
+        "memory",
+        "training: ",
+        "joiner.output",
+    ):
         assert word in told
 
 
@@ -135,8 +144,8 @@ def test_notes_name_some_layers_and_count_the_rest():
         sparsity=0.5,
         parameters=(100, 50),
         prunable=(90, 40),
-        teacher=planning.Exported(1000, 2.0, 60.0),
-        student=planning.Exported(500, 1.0, 50.0),
+        teacher=planning.Exported(1000, 900, 2.0, 60.0),
+        student=planning.Exported(500, 400, 1.0, 50.0),
         chunk_ms=320,
         shapes={},
         layers=[],
