@@ -222,14 +222,14 @@ def plan(
     say("next: compress run with the same options")
 
 
-@app.command(epilog="Example: compress sweep --sparsity 0.6,0.8,0.9,0.95 --pattern channel,block")
+@app.command(epilog="Example: compress sweep --sparsity 0.6,0.8,0.9 --pattern channel,block:64")
 def sweep(
     sparsity: Annotated[
         str, typer.Option(help="Levels, separated by commas; each goes on from the one below.")
     ] = "0.6,0.8,0.9,0.95",
     pattern: Annotated[
         str, typer.Option(help="Patterns, separated by commas; see compress run.")
-    ] = "channel,block",
+    ] = "channel",
     teacher: Teacher = DEMO_TEACHER,
     data: Data = None,
     noise: Noise = None,

@@ -131,7 +131,7 @@ def explain(name: str, cut: Cut, slow: bool) -> str:
     if pattern == DENSE:
         return "excluded"
     if slow:
-        return "no block of rows is faster"
+        return "no faster in blocks"
     if pattern == "channel" and (cut.mix or cut.exclude):
         return "shares its channels with a layer that keeps them"
     return "nothing to remove at this sparsity"
@@ -200,20 +200,27 @@ def layer_table(plan: Plan) -> Table:
     """Every matrix of the student's graphs."""
     table = Table(box=SIMPLE)
     table.add_column("layer", no_wrap=True)
-    for title in ("teacher", "student", "bits", "zeros", "becomes"):
-        table.add_column(title, justify="left" if title == "becomes" else "right")
+    for title in ("shape", "zeros", "bits"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("becomes")
     for layer in plan.layers:
-        form = layer["form"] if layer["form"] == "dense" else f"{layer['pattern']} {layer['form']}"
-        why = plan.dense.get(layer["name"])
+        name = layer["name"]
+        before, after = (show_shape(some) for some in (plan.shapes.get(name, ()), layer["shape"]))
         table.add_row(
-            layer["name"],
-            show_shape(plan.shapes.get(layer["name"], ())),
-            show_shape(layer["shape"]),
-            str(layer["bits"]),
+            name.removeprefix("encoder."),  # 80 columns hold the rest
+            after if before in ("", after) else f"{before} to {after}",
             f"{100 * layer['sparsity']:.0f} %",
-            f"{form}: {why}" if why else form,
+            str(layer["bits"]),
+            become(layer, plan.dense.get(name)),
         )
     return table
+
+
+def become(layer: Mapping[str, Any], why_dense: str | None) -> str:
+    """What a matrix is for the device."""
+    if layer["form"] == "dense":
+        return f"dense: {why_dense}" if why_dense else "dense"
+    return layer["pattern"] if layer["form"] == "blocks" else f"{layer['pattern']} zeros"
 
 
 def show_shape(shape: Sequence[int]) -> str:

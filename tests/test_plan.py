@@ -132,7 +132,7 @@ def test_why_layers_stay_dense():
         "its inputs are front.first's, its outputs attention's"
     )
     assert "encoder.layers.0.feed_forward_in.up" not in dense
-    assert explain("joiner.output", Cut("block"), slow=True) == "no block of rows is faster"
+    assert explain("joiner.output", Cut("block"), slow=True) == "no faster in blocks"
     assert list_dense(teacher, teacher, Cut("layers")) == {}
     nothing = list_dense(teacher, teacher, Cut("2:4"))
     assert set(nothing) == set(matrices(teacher))
