@@ -6,7 +6,8 @@ import pytest
 
 from compress import plan as planning
 from compress import rehearsal
-from compress.cli import build_run_config, run_app
+from compress.cli import run_app
+from compress.cli_options import build_run_config
 from compress.plan import explain, list_dense, make_plan, notes
 from compress.rehearsal import rehearse
 from compress.shrink.candidate import cut_at_once
