@@ -12,7 +12,7 @@ run: $(STAMP)
 	$(BIN)/compress run --sparsity 0.9
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # The static checks; .ci/run calls this, then `make test` (docs/decisions/0004-ci-lines.md).
 check: $(STAMP)
