@@ -4,7 +4,9 @@ layer of its own that quantises its input again.
     x -> DynamicQuantizeLinear -> the layer's own Transpose, Gather, Split ... on bytes,
          MatMulInteger in place of MatMul -> Cast -> Mul(scale of x * scales of the rows)
 
-One scale for x, as in a dense layer; scales after the groups are joined, one for each output row.
+One scale for x, as in a dense layer, and one for each output row. Those come right behind a batched
+product, where onnxruntime fuses all of it (an encoder of width 512 in 0.96 of the time); separate
+products are joined before (layers of 512x2048, G = 512, one row: in 0.8 of the time).
 Columns are stored as int16 and widened on loading: 5 % of such a layer's bytes.
 """
 
@@ -56,7 +58,7 @@ def row_scales(weight: Floats) -> Floats:
 def _store_weights(
     graph: ir.Graph, block: BlockLayer, per_channel: bool, stored: dict[ir.Value, ir.Value]
 ) -> ir.Value:
-    """Adds int8 forms of the weights to `stored`; returns the scales, (P,) or ()."""
+    """Adds int8 forms of the weights to `stored`; returns the scales, (P/G, 1, G), (P,) or ()."""
     arrays = [np.asarray(constant(weight), dtype=np.float32) for weight in block.weights]
     scales = [row_scales(array) for array in arrays]
     if not per_channel:
@@ -70,7 +72,8 @@ def _store_weights(
     name = f"{first.name}_scale"
     if name not in graph.initializers:
         joined = np.concatenate([scale.reshape(-1) for scale in scales])
-        add_constant(graph, name, joined if per_channel else joined[0])
+        joined = scales[0] if len(scales) == 1 else joined
+        add_constant(graph, name, joined if per_channel else joined.reshape(-1)[0])
     return graph.initializers[name]
 
 
@@ -97,13 +100,14 @@ def _insert(
         copies.update(zip(node.outputs, new.outputs, strict=True))
         return copies[value]
 
-    total = copy(block.result)
+    old = block.result if len(block.matmuls) > 1 else block.matmuls[0].outputs[0]
+    last = old.producer()
+    assert last is not None
+    total = copy(old)
     nodes.append(ir.node("Cast", [total], {"to": ir.DataType.FLOAT}))
     nodes.append(ir.node("Mul", [scale, scales]))
     nodes.append(ir.node("Mul", [nodes[-2].outputs[0], nodes[-1].outputs[0]]))
-    last = block.result.producer()
-    assert last is not None
-    old, new = block.result, nodes[-1].outputs[0]
+    new = nodes[-1].outputs[0]
     ir.convenience.replace_nodes_and_values(graph, last, [last], nodes, [old], [new])
 
 
