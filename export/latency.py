@@ -4,7 +4,8 @@
 
 The table is a file of the package (assets/latency.json), so that a run chooses the same groups on
 every machine; `python bench/latency.py` measures it anew. Between its shapes the logarithm of the
-time is linear in the logarithm of each size, beyond them the last one counts.
+time is linear in the logarithm of each size, and so it goes on above the largest; below the
+smallest, and for larger groups than it has, the last one counts.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class LatencyTable:
         size["shares"] = max(1 - sparsity, 1 / inputs)
         if group_rows == outputs:
             return self._look_up(f"one.{precision}", size)
-        return self._look_up(f"blocks.{precision}", {**size, "groups": group_rows})
+        size["groups"] = min(group_rows, self.axes["groups"][-1])
+        return self._look_up(f"blocks.{precision}", size)
 
     def lstm(
         self,
@@ -90,8 +92,8 @@ def interpolate(times: Array, places: Sequence[tuple[Sequence[float], float]]) -
     """Linear in logarithms along each axis: ([[1, 4], [4, 16]], at (3, 3) of 1..9) gives 4."""
     logs = np.log(times)
     for points, value in places:
-        place = float(np.clip(value, points[0], points[-1]))
-        high = max(1, int(np.searchsorted(points, place)))
+        place = max(value, points[0])
+        high = int(np.clip(np.searchsorted(points, place), 1, len(points) - 1))
         low_point, high_point = points[high - 1], points[high]
         part = math.log(place / low_point) / math.log(high_point / low_point)
         logs = (1 - part) * logs[high - 1] + part * logs[high]

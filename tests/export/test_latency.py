@@ -60,7 +60,8 @@ def test_interpolation_by_hand():
     places = [([1, 9], 3), ([1, 9], 3)]
     assert interpolate(times, places) == pytest.approx(4)
     assert interpolate(times, [([1, 9], 1), ([1, 9], 9)]) == pytest.approx(4)
-    assert interpolate(times, [([1, 9], 0.5), ([1, 9], 100)]) == pytest.approx(4)  # at the edges
+    assert interpolate(times, [([1, 9], 0.5), ([1, 9], 9)]) == pytest.approx(4)  # below: the first
+    assert interpolate(times, [([1, 9], 1), ([1, 9], 81)]) == pytest.approx(16)  # above: goes on
     assert interpolate(np.array([2.0, 8]), [([10, 1000], 100)]) == pytest.approx(4)
 
 
