@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from rich.box import SIMPLE
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from compress.data.batches import Batch, BatchSampler
@@ -78,10 +78,11 @@ def measure_shares(
 def draw_table(sensitivity: Sensitivity, shares: Mapping[str, float]) -> Table:
     """A line a layer: its size, what it costs at each level, and what it loses of its weights
     relative to the layer that loses most."""
-    table = Table(title="nats a label when a share of one layer goes", box=SIMPLE)
+    title = "nats a label when a share of one layer goes"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("layer", no_wrap=True)
-    for title in ("size", *(f"{100 * level:.0f} %" for level in LEVELS), "loses"):
-        table.add_column(title, justify="right")
+    for column in ("size", *(f"{100 * level:.0f} %" for level in LEVELS), "loses"):
+        table.add_column(column, justify="right", no_wrap=True)
     for layer in sensitivity.layers:
         most = max(layer.losses) + NEAR
         losses = [show_loss(layer.loss_at(level)) if level < most else "" for level in LEVELS]
