@@ -67,9 +67,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def build_plan(arguments: argparse.Namespace) -> Plan:
     if arguments.quick:
-        return Plan(arguments.packs, arguments.out, (0.6, 0.9), 40, (100, 60, 40), 1000)
-    levels = (0.6, 0.8, 0.9, 0.95)
-    return Plan(arguments.packs, arguments.out, levels, 300, (1200, 800, 500), 6000)
+        return Plan(arguments.packs, arguments.out, (0.6, 0.9), (40, 40), (100, 60, 40), 1000)
+    levels, steps = (0.6, 0.8, 0.9, 0.95), (300, 300, 1500, 900)
+    return Plan(arguments.packs, arguments.out, levels, steps, (1200, 800, 500), 6000)
 
 
 def measure_accuracy(arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -46,18 +46,19 @@ DEMO = Path(__file__).resolve().parents[2] / "compress" / "assets" / "demo-teach
 RECIPE = Path(__file__).with_name("teacher.yaml")
 DISTILL = "lattice=1.0"
 # Chosen on development speech (bench/LOG.md): zeros want a slower pace than narrow layers.
-RATES = {"channel": 3e-3, "block": 2e-3, "unstructured": 2e-3, "small": 3e-3}
+RATES = {"channel": 3e-3, "block": 4e-3, "unstructured": 2e-3, "small": 3e-3}
 RAMP = 0.3  # of the steps at each level
+EVERY = 30  # steps between two prunings
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all chains share. steps: of every level; seconds: audio of a step."""
+    """What all chains share. steps: of each of the levels; seconds: audio of a step."""
 
     packs: Path
     out: Path
     levels: tuple[float, ...]
-    steps: int
+    steps: tuple[int, ...]
     start_steps: tuple[int, int, int]
     synthetic: int
     seconds: float = 20.0
@@ -141,7 +142,9 @@ def store_targets(plan: Plan) -> None:
     build_teaching(parse_distill(DISTILL), "none", model, model, sampler, plan.out / "targets")
 
 
-def build_stage(plan: Plan, pattern: str, level: float, start: Path, distilled: bool, seed: int):
+def build_stage(
+    plan: Plan, pattern: str, level: float, start: Path, distilled: bool, seed: int, steps: int
+):
     model = load_model(plan.out / "teacher")
     first = load_model(start)[0]
     sampler = sampler_of(plan, model[1], seed)
@@ -149,7 +152,7 @@ def build_stage(plan: Plan, pattern: str, level: float, start: Path, distilled: 
     student = (first, model[1]) if pattern == "small" else model
     teaching = build_teaching(lessons, "none", model, student, sampler, plan.out / "targets")
     if pattern != "small":
-        ramp = (0, round(RAMP * plan.steps), 10)
+        ramp = (0, round(RAMP * steps), EVERY)
         cut = Cut(pattern, shares=read_shares(plan, pattern, level))
         return ShrinkStage(model[0], level, ramp, "cubic", teaching, cut, first), sampler
     stage = CurriculumStage(first.config, [Phase(steps=1, ctc=0.1, transducer=1.0)])
@@ -163,12 +166,12 @@ def run_chain(plan: Plan, pattern: str, distilled: bool, seed: int) -> list[dict
     torch.set_num_threads(1)
     cell = plan.cell(pattern, distilled, seed)
     start, results = plan.out / "teacher", []
-    for number, level in enumerate(plan.levels, 1):
+    for number, level in enumerate(plan.levels):
         folder = cell / f"{level:g}"
         folder.mkdir(parents=True, exist_ok=True)
-        steps = plan.steps
+        steps = plan.steps[number]
         if pattern == "small":
-            start, steps = plan.out / "starts" / f"{level:g}", plan.steps * number
+            start, steps = plan.out / "starts" / f"{level:g}", sum(plan.steps[: number + 1])
         with (cell / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
             train_level = partial(run_level, plan, pattern, level, start, distilled, seed, steps)
             results.append(read_result(folder) or train_level(folder))
@@ -191,7 +194,7 @@ def run_level(
     steps: int,
     folder: Path,
 ) -> dict[str, Any]:
-    stage, sampler = build_stage(plan, pattern, level, start, distilled, seed)
+    stage, sampler = build_stage(plan, pattern, level, start, distilled, seed, steps)
     rate = RATES[pattern.partition(":")[0]]
     pace = TrainSettings(steps, rate, warmup_steps=30, decay_from=0.4, seed=seed)
     train(stage, sampler, replace(pace, checkpoint_every=100), folder, folder.name, resume=True)
