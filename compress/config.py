@@ -294,6 +294,8 @@ class RunConfig(Strict):
     def one_target(self) -> RunConfig:
         if self.target_size and self.target_rtf:
             raise ValueError("target_size and target_rtf are two budgets: give one of them")
+        if self.start and self.pattern == "small":
+            raise ValueError("pattern small trains a new network: it goes on from no student")
         return self
 
     @field_validator("pattern")

@@ -96,7 +96,8 @@ class Run:
     def check(self) -> None:
         """Refuse a teacher, layout or data that cannot be used, before anything is written."""
         networks(self.teacher)
-        student = self.untrained(self.config.sparsity)
+        targeted = self.config.target_size or self.config.target_rtf
+        student = self.untrained(0.0 if targeted else self.config.sparsity)
         tokenizers = self.tokenizer, self.tokenizer
         check_lessons(self.config.recipe.lessons, self.teacher, student, tokenizers)
         assert all(self.test_cuts.values()), "a set without utterances is refused when it is read"
@@ -202,12 +203,17 @@ def fit(run: Run) -> dict[str, Any]:
         sparsity, measured = fitted.sparsity, fitted.measured
         say(f"  sparsity {sparsity:.4f} meets it: {measured:g}")
     if slow := slow_blocks(run.teacher, config.cut()):
-        say(f"  {len(slow)} layers stay dense, no block is faster: {', '.join(slow[:3])}, ...")
+        say(f"  {len(slow)} layers stay dense, no block is faster: {shorten(slow)}")
     shares: dict[str, float] = {}
     if config.sensitive:
         shares = measure_shares(run.teacher, config.cut(), run.sampler, sparsity)
     run.untrained(sparsity, shares)  # refuses what cannot be reached, before any training
     return {"sparsity": sparsity, "measured": measured, "shares": shares}
+
+
+def shorten(names: list[str]) -> str:
+    """The first three, and whether there are more."""
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
 
 
 def build_stage(run: Run, lessons: list[Lesson]) -> ShrinkStage | CurriculumStage:
@@ -299,7 +305,7 @@ def export(run: Run) -> dict[str, Any]:
         zeros = sum(layer.zeros for layer in idle)
         say(
             f"  {zeros} zeros in {len(idle)} layers are no speed and no bytes but in the download: "
-            f"{', '.join(layer.layer for layer in idle[:3])}, ..."
+            f"{shorten([layer.layer for layer in idle])}"
         )
     return {
         "onnx_bytes": graph_bytes(bundle, info),
@@ -325,7 +331,8 @@ def provenance(run: Run) -> dict[str, Any]:
         "teacher": Path(run.config.teacher).name,
         "data": [set_name(spec) for spec in run.config.data] or ["synthetic"],
         "seed": run.config.recipe.seed,
-        "sparsity": run.config.sparsity,
+        "pattern": run.config.pattern,
+        "sparsity": run.result("fit")["sparsity"],
         "distill": run.config.recipe.distill,
     }
 
