@@ -21,7 +21,6 @@ from rich.table import Table
 from compress.atomic import write_atomically, write_json
 from compress.claim import claim_folder
 from compress.config import RunConfig
-from compress.data.cuts import read_samples
 from compress.pipeline import Run, run_pipeline
 from compress.progress import say
 from compress.report.pareto import draw_pareto
@@ -31,10 +30,8 @@ from compress.shrink.pruner import check_pattern
 from compress.shrink.schedule import check_sparsity
 from compress.trial import measure_rtf
 from streaming.errors import InputError
-from streaming.features import FloatArray
 
 TITLES = ["pattern", "removed", "WER", "bytes", "packed", "rtf"]
-UTTERANCES = 8  # of test speech that real-time factors are measured on, side by side
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def gather(base: RunConfig, levels: Sequence[Level]) -> dict[str, Any]:
     say("real-time factors, side by side")
     run = Run(base, Path())
     bundles = {str(level.folder): level.folder / "bundle" for level in levels}
-    factors = measure_rtf(bundles, some_speech(run))
+    factors = measure_rtf(bundles, run.some_speech())
     reports = [json.loads((level.folder / "report.json").read_text()) for level in levels]
     rows: list[dict[str, Any]] = []
     for level, report in zip(levels, reports, strict=True):
@@ -162,15 +159,6 @@ def gather(base: RunConfig, levels: Sequence[Level]) -> dict[str, Any]:
                 }
             )
     return {"schema": 1, "teacher": reports[0]["teacher"], "rows": rows}
-
-
-def some_speech(run: Run) -> list[FloatArray]:
-    """A few utterances of every test set."""
-    samples = []
-    for cuts in run.test_cuts.values():
-        step = max(1, len(cuts) * len(run.test_cuts) // UTTERANCES)
-        samples += [read_samples(cut) for cut in cuts[::step]]
-    return samples
 
 
 def draw(folder: Path, sweep: dict[str, Any]) -> None:

@@ -136,6 +136,13 @@ def bundle(tmp_path_factory):
     return build_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
 
 
+def test_times_are_times(bundle):
+    rtf = measure_rtf({"it": bundle}, [make_speech(3200, 0)], passes=1)["it"]
+    assert 0 < rtf < 100
+    assert 0 < time_chunks({"one": bundle}, passes=1)["one"] < 1e5
+
+
+@pytest.mark.slow  # a stopwatch: needs a quiet machine
 def test_the_tail_of_silence_is_work_too(bundle):
     """320 ms follow each utterance: 0.2 s take 2.6 times the work that they are audio, 4 s 1.1."""
     short = measure_rtf({"it": bundle}, [make_speech(3200, n) for n in range(4)], passes=4)
@@ -143,6 +150,7 @@ def test_the_tail_of_silence_is_work_too(bundle):
     assert short["it"] > 1.5 * long["it"] > 0
 
 
+@pytest.mark.slow  # a stopwatch: needs a quiet machine
 def test_times_of_several_bundles(bundle):
     times = time_chunks({"one": bundle, "two": bundle}, passes=4)
     assert times["one"] == pytest.approx(times["two"], rel=0.5)
