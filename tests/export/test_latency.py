@@ -148,6 +148,7 @@ def test_the_graphs_measured_are_those_exported(
     assert sorted(measured) == sorted(exported * case.copies)
 
 
+@pytest.mark.slow  # a stopwatch: needs a quiet machine
 def test_measured_times_are_in_proportion():
     layers = {
         "dense": Layer(512, 2048, 8),
