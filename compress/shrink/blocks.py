@@ -57,6 +57,8 @@ def choose_rows(
     if isinstance(module, nn.LSTM):
         sizes = module.input_size, module.hidden_size
         return choose_lstm_group(table, *sizes, rows, TYPICAL_SPARSITY, precision)
+    if isinstance(module, nn.Conv1d):
+        precision = "fp32"  # what it computes in, in the int8 file too
     weight = dense.get_parameter(f"{name}.weight")
     outputs, inputs = weight.shape[0], weight[0].numel()
     return choose_group(table, inputs, outputs, rows, TYPICAL_SPARSITY, precision)
