@@ -9,6 +9,8 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +49,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 OUR_PACKAGES = ("compress", "export", "streaming")
+
+
+@contextmanager
+def resumable(options: str = "--resume") -> Iterator[None]:
+    """Says after Ctrl-C how the command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted: nothing is lost; add {options} to the same command")
+        raise
 
 
 @app.command(
@@ -94,11 +106,8 @@ def run(
         target_rtf=target_rtf,
     )
     folder = out or choose_folder(name_run(config), resume)
-    try:
+    with resumable(f"--resume --out {folder}"):
         run_pipeline(config, folder, resume)
-    except KeyboardInterrupt:
-        say(f"interrupted: nothing is lost; add --resume --out {folder} to the same command")
-        raise
     say(f"bundle: {folder}/bundle")
     say(f"next: compress transcribe {folder}/bundle FILE.wav, or compress listen {folder}/bundle")
 
@@ -170,11 +179,8 @@ def sweep(
         pattern=patterns[0],
         quantize=quantize,
     )
-    try:
+    with resumable():
         run_sweep(config, patterns, levels, out, resume)
-    except KeyboardInterrupt:
-        say("interrupted: nothing is lost; add --resume to the same command")
-        raise
     say(f"next: look at {out}/sweep.png, then compress transcribe {out}/LEVEL/bundle FILE.wav")
 
 
@@ -228,11 +234,8 @@ def train(
         "noise": str(noise.resolve()) if noise else None,
     }
     claim_folder(asked, out, resume)
-    try:
+    with resumable():
         train_recipe(training, resume)
-    except KeyboardInterrupt:
-        say("interrupted: nothing is lost; add --resume to the same command")
-        raise
     say(f"wrote {out}")
     say(f"next: compress {f'export {out}' if student else f'run --teacher {out} --sparsity 0.9'}")
 
@@ -264,7 +267,7 @@ def label(
     say(f"compress label: teacher {teacher.name}; loading libraries")
     from compress.label import label_data
 
-    try:
+    with resumable():
         label_data(
             teacher,
             data,
@@ -277,9 +280,6 @@ def label(
             lm_weight=lm_weight,
             resume=resume,
         )
-    except KeyboardInterrupt:
-        say("interrupted: nothing is lost; add --resume to the same command")
-        raise
     say(f"wrote {out}")
     say(f"next: compress train --student one-best-unlabelled --teacher {teacher} --data {out}")
 
@@ -312,11 +312,8 @@ def train_language_model(
     from compress.train_lm import LmSettings, train_lm
 
     settings = LmSettings(kind, order, steps, width, layers, seed)
-    try:
+    with resumable():
         train_lm(settings, tokenizer, text or [], data or [], out, resume)
-    except KeyboardInterrupt:
-        say("interrupted: nothing is lost; add --resume to the same command")
-        raise
     say(f"wrote {out}")
     say(f"next: lm: {out} below methods, one_best in a copy of compress/recipes/one-best-lm.yaml")
 

@@ -31,6 +31,7 @@ from compress.models.config import (
     uniform_conformer,
 )
 from compress.shrink.pruner import Cut, check_pattern
+from compress.sizing import Target
 from compress.trainer import TrainSettings
 from export.stopwatch import Precision
 from streaming.errors import InputError
@@ -310,6 +311,13 @@ class RunConfig(Strict):
             return False
         default = "uniform" if self.pattern == "channel" else "sensitivity"
         return (self.recipe.allocation or default) == "sensitivity"
+
+    @property
+    def target(self) -> Target | None:
+        """What the sparsity is fitted to, if anything."""
+        if not (self.target_size or self.target_rtf):
+            return None
+        return Target(self.target_size, self.target_rtf)
 
     def cut(self, shares: dict[str, float] | None = None) -> Cut:
         recipe = self.recipe

@@ -19,7 +19,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -60,7 +60,7 @@ from compress.shrink.guard import GuardSettings, WerGuard
 from compress.shrink.pruner import slow_blocks
 from compress.shrink.sensitivity import measure_shares
 from compress.shrink.stage import ShrinkStage
-from compress.sizing import Target, fit_sparsity
+from compress.sizing import Fitted, fit_sparsity
 from compress.trainer import read_log, train
 from export.bundle import update_bundle
 from export.pack import list_zeros, name_pack, pack_bundle
@@ -98,19 +98,27 @@ class Run:
     def check(self) -> None:
         """Refuse a teacher, layout or data that cannot be used, before anything is written."""
         networks(self.teacher)
-        targeted = self.config.target_size or self.config.target_rtf
-        student = self.untrained(0.0 if targeted else self.config.sparsity)
+        student = self.untrained(0.0 if self.config.target else self.config.sparsity)
         tokenizers = self.tokenizer, self.tokenizer
         check_lessons(self.config.recipe.lessons, self.teacher, student, tokenizers)
         assert all(self.test_cuts.values()), "a set without utterances is refused when it is read"
 
-    def untrained(self, sparsity: float, shares: dict[str, float] | None = None) -> Transducer:
+    def fit_target(self, utterances: Sequence[FloatArray] = ()) -> Fitted:
+        """The sparsity that meets the target, which is timed on `utterances`, else on noise."""
+        config = self.config
+        assert config.target
+        tail_frames = config.recipe.batches.tail_frames
+        model = self.teacher, self.tokenizer
+        return fit_sparsity(
+            *model, config.cut(), config.target, config.quantize, tail_frames, utterances
+        )
+
+    def untrained(self, sparsity: float) -> Transducer:
         """The student's layout before any training. Raises InputError for what has none."""
         recipe = self.config.recipe
         vocab_size = self.teacher.config.vocab_size
         given = recipe.student.build(vocab_size) if recipe.student else None
-        cut = self.config.cut(shares)
-        return cut_at_once(self.teacher, cut, sparsity, given, recipe.seed)
+        return cut_at_once(self.teacher, self.config.cut(), sparsity, given, recipe.seed)
 
     @cached_property
     def sources(self) -> list[Source]:
@@ -207,17 +215,8 @@ def fit(run: Run) -> dict[str, Any]:
     """Which sparsity is asked for, and how much of it each layer bears."""
     config = run.config
     sparsity, measured = config.sparsity, None
-    if config.target_size or config.target_rtf:
-        target = Target(config.target_size, config.target_rtf)
-        fitted = fit_sparsity(
-            run.teacher,
-            run.tokenizer,
-            config.cut(),
-            target,
-            config.quantize,
-            config.recipe.batches.tail_frames,
-            run.some_speech() if config.target_rtf else (),
-        )
+    if config.target:
+        fitted = run.fit_target(run.some_speech() if config.target_rtf else ())
         sparsity, measured = fitted.sparsity, fitted.measured
         say(f"  sparsity {sparsity:.4f} meets it: {measured:g}")
     if slow := slow_blocks(run.teacher, config.cut()):
@@ -225,7 +224,6 @@ def fit(run: Run) -> dict[str, Any]:
     shares: dict[str, float] = {}
     if config.sensitive:
         shares = measure_shares(run.teacher, config.cut(), run.sampler, sparsity)
-    run.untrained(sparsity, shares)  # refuses what cannot be reached, before any training
     return {"sparsity": sparsity, "measured": measured, "shares": shares}
 
 

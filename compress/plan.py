@@ -31,7 +31,6 @@ from compress.report.quantities import (
     format_times,
 )
 from compress.shrink.pruner import DENSE, Cut, matrices, pattern_of, slow_blocks
-from compress.sizing import Target, fit_sparsity
 from compress.trial import exported, make_noise, time_chunks
 from export.pack import name_pack, pack_bundle
 from streaming.bundle import read_bundle
@@ -73,7 +72,7 @@ def make_plan(config: RunConfig) -> Plan:
     """Raises InputError for what cannot be reached."""
     run = Run(config, Path())
     networks(run.teacher)
-    sparsity = choose_sparsity(run)
+    sparsity = run.fit_target().sparsity if config.target else config.sparsity
     student = run.untrained(sparsity)
     say("rehearsing a few steps")
     rehearsed = rehearse(config, sparsity)
@@ -97,14 +96,6 @@ def make_plan(config: RunConfig) -> Plan:
             rehearsed=rehearsed,
             steps=config.recipe.steps,
         )
-
-
-def choose_sparsity(run: Run) -> float:
-    config = run.config
-    if not (config.target_size or config.target_rtf):
-        return config.sparsity
-    target = Target(config.target_size, config.target_rtf)
-    return fit_sparsity(run.teacher, run.tokenizer, config.cut(), target, config.quantize).sparsity
 
 
 def describe(bundle: Path, chunk_ms: float) -> Exported:

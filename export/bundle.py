@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import shutil
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +22,7 @@ from export.quantize import list_layers, quantize_dynamic_int8
 from export.targets import TARGETS
 from export.targets.sherpa_lstm import FILES
 from export.validate import validate_bundle
+from export.whole_folder import check_free, whole_folder
 from export.wrap import Encoder, Joiner, Predictor
 from streaming.bundle import (
     TOKENS_FILE,
@@ -72,11 +72,8 @@ def write_bundle(
     Raises ExportError: the folder exists, the model or tokens do not fit the target.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise ExportError(f"{folder}: exists already: choose another folder or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    check_free(folder)
+    with whole_folder(folder) as part:
         blocks = split_by_graph(block_rows)
         exported = TARGETS[target](encoder, predictor, joiner, part, blocks)
         check_tokens(tokens, exported.vocab_size)
@@ -103,11 +100,6 @@ def write_bundle(
             provenance={**(provenance or {}), "libraries": library_versions()},
         )
         _complete(info, part, card)
-        part.chmod(0o755)
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return read_bundle(folder)
 
 

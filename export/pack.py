@@ -19,6 +19,7 @@ from pathlib import Path
 from export.card import write_card
 from export.errors import ExportError
 from export.packfile import HEAD, MAX_BYTES, Cut, decode, encode
+from export.whole_folder import check_free, whole_folder
 from streaming.bundle import (
     INFO_FILE,
     SUMS_FILE,
@@ -111,22 +112,13 @@ def unpack_bundle(file: Path | str, folder: Path | str) -> BundleInfo:
     Raises ExportError: `folder` exists, `file` is no pack, is damaged or holds no bundle.
     """
     file, folder = Path(file), Path(folder)
-    if folder.exists():
-        raise ExportError(f"{folder}: exists already: choose another folder or remove it")
+    check_free(folder)
     try:
         files = decode(read_pack(file))
     except ExportError as error:
         raise ExportError(f"{file}: {error}") from None
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            write_files(files, part, file)
-            part.chmod(0o755)
-            part.rename(folder)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+    with writing(folder), whole_folder(folder) as part:
+        write_files(files, part, file)
     return read_bundle(folder)
 
 

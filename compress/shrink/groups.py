@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.models.config import SUBSAMPLING, TransducerConfig
 from compress.models.encoders.conformer import Attention
-from compress.models.transducer import Transducer
+from compress.models.transducer import Transducer, outline
 from compress.shrink.lstm import LstmPruner, OneOperationLstm
 
 
@@ -54,9 +54,7 @@ def run_once(model: Transducer, _: object) -> Tensor:
 
 def build_twin(config: TransducerConfig) -> Transducer:
     """A model on the CPU in which every weight is its own flat index, exact below 2^53."""
-    with torch.device("meta"):  # neither time nor random numbers for weights that mean nothing
-        twin = Transducer(config)
-    twin = twin.to_empty(device="cpu").double()
+    twin = outline(config).to_empty(device="cpu").double()
     for parameter in twin.parameters():
         parameter.data = torch.arange(parameter.numel(), dtype=torch.double).view_as(parameter)
     return twin

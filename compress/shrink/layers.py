@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress.models.config import ConformerConfig, TransducerConfig
-from compress.models.transducer import Transducer
+from compress.models.transducer import Transducer, outline
 from compress.shrink.channel import Kept
 from compress.shrink.influence import Block
 from compress.shrink.schedule import check_sparsity
@@ -46,8 +46,7 @@ class LayerPruner:
         if order not in ORDERS:
             raise InputError(f"no order of layers {order!r}: choose one of {', '.join(ORDERS)}")
         self.model = model
-        with torch.device("meta"):
-            whole = Transducer(dense or model.config)
+        whole = outline(dense or model.config)
         self.num_parameters_dense = whole.num_parameters
         self.num_layers_dense = len(whole.encoder.layers)
         self.blocks = [Block(i, modules) for i, modules in enumerate(find_layers(model))]

@@ -21,11 +21,11 @@ import torch
 from torch import nn
 
 from compress.models.config import TransducerConfig
-from compress.models.transducer import Transducer
+from compress.models.transducer import Transducer, outline
 from compress.shrink.blocks import choose_blocks
 from compress.shrink.channel import ChannelPruner, Kept
 from compress.shrink.evidence import Evidence
-from compress.shrink.groups import Group, build_twin
+from compress.shrink.groups import Group
 from compress.shrink.layers import LayerPruner
 from compress.shrink.layouts import Layout, parse_layout
 from compress.shrink.masks import MaskPruner
@@ -132,10 +132,10 @@ def build_pruner(
         if cut.mix or cut.exclude or "small" in used:
             raise InputError(f"pattern {cut.pattern} is of a whole model: give no mix, no exclude")
         return LayerPruner(model, dense)
-    twin = build_twin(dense)
-    layouts = choose_layouts(twin, cut)
+    whole = outline(dense)
+    layouts = choose_layouts(whole, cut)
     channel = build_channel(model, dense, cut, evidence) if "channel" in used else None
-    count = twin.num_parameters
+    count = whole.num_parameters
     masks = MaskPruner(model, layouts, count, cut.score, evidence, cut.shares) if layouts else None
     if channel and masks:
         return MixedPruner(model, channel, masks)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import torch
-
 from compress.models.config import (
     ConformerConfig,
     LstmConfig,
@@ -13,7 +11,7 @@ from compress.models.config import (
     TransducerConfig,
     uniform_conformer,
 )
-from compress.models.transducer import Transducer
+from compress.models.transducer import outline
 from compress.shrink.schedule import check_sparsity
 from streaming.errors import InputError
 
@@ -47,8 +45,7 @@ def small_config(teacher: TransducerConfig, sparsity: float) -> TransducerConfig
 
 
 def count_parameters(config: TransducerConfig) -> int:
-    with torch.device("meta"):
-        return Transducer(config).num_parameters
+    return outline(config).num_parameters
 
 
 def conformers(teacher: TransducerConfig) -> Iterator[TransducerConfig]:

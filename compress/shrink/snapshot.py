@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.models.config import TransducerConfig
-from compress.models.transducer import Transducer
+from compress.models.transducer import Transducer, outline
 
 Snapshot = dict[str, Any]  # tensors, numbers, strings, lists and dicts: safe to load
 
@@ -93,8 +93,7 @@ def restore_(model: nn.Module, optimizer: torch.optim.Optimizer, earlier: Snapsh
 def refit(model: Transducer, config: TransducerConfig) -> None:
     """Give `model` the number of layers that `config` has; new ones hold anything."""
     model.config = config
-    with torch.device("meta"):
-        whole = Transducer(config)
+    whole = outline(config)
     device = model.joiner.output.weight.device
     for path, layers in whole.named_modules():
         if isinstance(layers, nn.ModuleList):
