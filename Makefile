@@ -16,8 +16,8 @@ test: $(STAMP)
 
 # The static checks; .ci/run calls this, then `make test` (docs/decisions/0004-ci-lines.md).
 check: $(STAMP)
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --no-cache --check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

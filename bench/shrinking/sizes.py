@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shrinking.accuracy import Plan
 
 from compress.bundle import export_model, graph_bytes
 from compress.data.cuts import read_samples
 from compress.data.sets import real_cuts
 from export.pack import pack_bundle
+from shrinking.accuracy import Plan
 from streaming import open_bundle
 from streaming.bundle import read_bundle
 
