@@ -30,6 +30,7 @@ from compress.shrink.channel import ChannelPruner
 from export.graph import export_graph
 from export.latency import choose_group, load_table
 from export.quantize import quantize_dynamic_int8
+from export.stopwatch import PRECISIONS, Precision
 from export.wrap import EncoderExport, freeze
 from shrinking.stopwatch import Case, Row, compare
 
@@ -47,7 +48,7 @@ def measure_speed(quick: bool = False) -> dict[str, Any]:
     turns = 9 if quick else 25
     with tempfile.TemporaryDirectory() as folder:
         layers = measure_layers(Path(folder), (64, 128) if quick else (32, 64, 128, 256), turns)
-        encoders = measure_encoders(Path(folder), 4 if quick else 8, turns)
+        encoders = measure_encoders(Path(folder), 4 if quick else 12, turns)
     return {"layers": layers, "encoders": encoders, "goals": judge(layers, encoders)}
 
 
@@ -95,26 +96,26 @@ def write_layers(
 
 def measure_encoders(folder: Path, num_layers: int, turns: int) -> list[Row]:
     """Whole encoders chunk by chunk, 8 rows a call."""
-    rows_of: dict[str, BlockRows] = {}
-    models = {"dense": conformer(num_layers)}
-    names = matrices(models["dense"].encoder)
-    rows_of["block:64"] = {f"encoder.{name}": 64 for name in names}
-    rows_of["block:128"] = {f"encoder.{name}": 128 for name in names}
-    rows_of[BY_TABLE] = groups_by_table(names)
-    for pattern, block_rows in rows_of.items():
-        models[pattern] = conformer(num_layers)
-        share = share_kept(models[pattern].encoder, block_rows)
-        prune_blocks_(models[pattern], block_rows, share)
-    models["channel"] = conformer(num_layers)
-    ChannelPruner(models["channel"]).prune_to(SPARSITY)
+    dense = conformer(num_layers)
+    names = matrices(dense.encoder)
+    variants: list[tuple[str, BlockRows, tuple[Precision, ...]]] = [
+        ("dense", {}, PRECISIONS),
+        *((f"block:{g}", {f"encoder.{n}": g for n in names}, PRECISIONS) for g in (64, 128)),
+        *((BY_TABLE, groups_by_table(names, p), (p,)) for p in PRECISIONS),
+        ("channel", {}, PRECISIONS),
+    ]
+    dense_values = sum(p.numel() for p in dense.encoder.parameters())
     cases = []
-    dense_values = sum(p.numel() for p in models["dense"].encoder.parameters())
-    for number, (pattern, model) in enumerate(models.items()):
+    for number, (pattern, block_rows, precisions) in enumerate(variants):
+        model = conformer(num_layers)
+        if block_rows:
+            prune_blocks_(model, block_rows, share_kept(model.encoder, block_rows))
+        elif pattern == "channel":
+            ChannelPruner(model).prune_to(SPARSITY)
         values = sum(int((p != 0).sum()) for p in model.encoder.parameters())
         labels = {"pattern": pattern, "sparsity": round(1 - values / dense_values, 4)}
-        stem = folder / f"encoder{number}"
-        paths, feed = write_encoder(model, stem, rows_of.get(pattern, {}))
-        cases += cases_of(paths, feed, labels)
+        paths, feed = write_encoder(model, folder / f"encoder{number}", block_rows)
+        cases += cases_of({p: paths[p] for p in precisions}, feed, labels)
     return compare(cases, turns)
 
 
@@ -142,14 +143,14 @@ def share_kept(encoder: nn.Module, block_rows: Mapping[str, int]) -> float:
     return ((1 - SPARSITY) * total - (total - pruned)) / pruned
 
 
-def groups_by_table(layers: Mapping[str, nn.Module]) -> BlockRows:
-    """What the latency table chooses for int8; layers that would not gain are left out."""
+def groups_by_table(layers: Mapping[str, nn.Module], precision: Precision) -> BlockRows:
+    """What the latency table chooses; layers that would not gain are left out."""
     table = load_table()
     rows = {}
     for name, layer in layers.items():
         outputs, inputs = layer.weight.flatten(1).shape
         num_rows = CHUNK_FRAMES // 4
-        group = choose_group(table, inputs, outputs, num_rows, SPARSITY, "int8")
+        group = choose_group(table, inputs, outputs, num_rows, SPARSITY, precision)
         rows |= {f"encoder.{name}": group} if group else {}
     return rows
 
@@ -173,7 +174,7 @@ def write_encoder(
 
 
 def paths_of(stem: Path) -> dict[str, Path]:
-    return {p: stem.with_name(f"{stem.name}.{p}.onnx") for p in ("fp32", "int8")}
+    return {p: stem.with_name(f"{stem.name}.{p}.onnx") for p in PRECISIONS}
 
 
 def cases_of(paths: Mapping[str, Path], feed: dict[str, np.ndarray], labels: Row) -> list[Case]:
