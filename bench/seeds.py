@@ -20,6 +20,9 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # cells run side by side, one thread each
 
+from compress.data.sets import synthetic_store
+from compress.label import label_data
+from compress.train_lm import LmSettings, train_lm
 from distillation.cells import CELLS, COMPARISONS
 from distillation.data import PACKS as PACK_NAMES
 from distillation.data import Hearing, augmenter_of, choose_cuts, train_sources
@@ -27,10 +30,6 @@ from distillation.table import build_rows, draw, to_markdown
 from distillation.teachers import DEMO, Schooling, make_start, make_teacher
 from distillation.training import Plan, prepare_targets, run_cell
 from side_by_side import side_by_side
-
-from compress.data.sets import synthetic_store
-from compress.label import label_data
-from compress.train_lm import LmSettings, train_lm
 
 BENCH = Path(__file__).parent
 PACKS = BENCH.parents[1] / "shared" / "data"

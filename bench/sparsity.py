@@ -20,6 +20,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # chains run side by side, one thread each
 
+from compress.checkpoint import load_model
+from compress.data.sets import synthetic_store
 from shrinking.accuracy import (
     PACKS,
     Plan,
@@ -33,11 +35,8 @@ from shrinking.accuracy import (
 )
 from shrinking.sizes import measure_sizes
 from shrinking.speed import measure_speed
-from shrinking.table import build_rows, draw, to_markdown
+from shrinking.table import build_comparisons, build_rows, draw, to_markdown
 from side_by_side import side_by_side
-
-from compress.checkpoint import load_model
-from compress.data.sets import synthetic_store
 
 BENCH = Path(__file__).parent
 SHARED = BENCH.parents[1] / "shared" / "data"
@@ -73,8 +72,11 @@ def build_plan(arguments: argparse.Namespace) -> Plan:
     return Plan(arguments.packs, arguments.out, levels, steps, (1200, 800, 500), 6000)
 
 
-def measure_accuracy(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Prepare what chains share, run them side by side, export and time what they leave."""
+def measure_accuracy(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Prepare what chains share, run them side by side, export and time what they leave.
+
+    {"accuracy": rows, "comparisons": rows}.
+    """
     plan, patterns = build_plan(arguments), arguments.patterns
     make_teacher(plan)
     _ = sampler_of(plan, load_model(plan.out / "teacher")[1], 0)  # features, by all cores
@@ -93,7 +95,8 @@ def measure_accuracy(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for pattern in patterns
     ]
     results = [one for chain in side_by_side("chains", arguments.workers, chains) for one in chain]
-    return build_rows(results, measure_sizes(plan, patterns))
+    rows = build_rows(results, measure_sizes(plan, patterns))
+    return {"accuracy": rows, "comparisons": build_comparisons(results)}
 
 
 def main() -> None:
@@ -103,7 +106,7 @@ def main() -> None:
     if not arguments.accuracy:
         content["speed"] = measure_speed(quick=arguments.quick)
     if not arguments.speed:
-        content["accuracy"] = measure_accuracy(arguments)
+        content |= measure_accuracy(arguments)
         draw(content["accuracy"], arguments.results.with_suffix(".png"))
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(content, indent=1) + "\n")

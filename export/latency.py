@@ -107,11 +107,9 @@ def choose_group(
     rows: int,
     sparsity: float,
     precision: Precision = "int8",
-    min_gain: float = MIN_GAIN,
-    near_best: float = NEAR_BEST,
 ) -> int | None:
-    """The smallest G that is `min_gain` times as fast as the dense layer of the same precision and
-    takes at most `near_best` times as long as the fastest; None where none gains: leave it dense.
+    """The smallest G that is MIN_GAIN times as fast as the dense layer of the same precision and
+    takes at most NEAR_BEST times as long as the fastest; None where none gains: leave it dense.
 
     G divides `outputs`. G = outputs, one group, is taken only where several gain nothing: it is
     always fastest, but then all rows must make do with the same columns.
@@ -122,8 +120,8 @@ def choose_group(
         for group_rows in divisors(outputs)
     }
     several = {group_rows: us for group_rows, us in times.items() if group_rows < outputs}
-    chosen = smallest_of_the_fast(several, dense_us / min_gain, near_best)
-    return chosen or smallest_of_the_fast(times, dense_us / min_gain, near_best)
+    chosen = smallest_of_the_fast(several, dense_us / MIN_GAIN)
+    return chosen or smallest_of_the_fast(times, dense_us / MIN_GAIN)
 
 
 def choose_lstm_group(
@@ -133,8 +131,6 @@ def choose_lstm_group(
     rows: int,
     sparsity: float,
     precision: Precision = "int8",
-    min_gain: float = MIN_GAIN,
-    near_best: float = NEAR_BEST,
 ) -> int | None:
     """As `choose_group`, for an LSTM of one layer over `rows` frames; G divides `hidden`."""
     times = {
@@ -142,7 +138,7 @@ def choose_lstm_group(
         for group_rows in divisors(hidden)
     }
     dense_us = table.lstm(inputs, hidden, rows, precision)
-    return smallest_of_the_fast(times, dense_us / min_gain, near_best)
+    return smallest_of_the_fast(times, dense_us / MIN_GAIN)
 
 
 def divisors(outputs: int) -> list[int]:
@@ -150,13 +146,11 @@ def divisors(outputs: int) -> list[int]:
     return [size for size in range(SMALLEST_GROUP, outputs + 1) if outputs % size == 0]
 
 
-def smallest_of_the_fast(
-    times: Mapping[int, float], limit_us: float, near_best: float
-) -> int | None:
-    """{8: 9.0, 16: 6.0, 32: 5.0} within 1.25 of the best and 7.0 gives 16."""
+def smallest_of_the_fast(times: Mapping[int, float], limit_us: float) -> int | None:
+    """{8: 9.0, 16: 6.0, 32: 5.0} within 7.0, and 1.25 of the best, gives 16."""
     fast = {size: us for size, us in times.items() if us <= limit_us}
     best = min(fast.values(), default=0.0)
-    return min((size for size, us in fast.items() if us <= near_best * best), default=None)
+    return min((size for size, us in fast.items() if us <= NEAR_BEST * best), default=None)
 
 
 def load_table(path: Path | str | None = None) -> LatencyTable:

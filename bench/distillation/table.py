@@ -1,9 +1,4 @@
-"""From cells to rows: pooled word error rates, the relative reduction and its interval.
-
-The interval is a paired bootstrap over seeds and utterances: each replication draws seeds and
-utterances with replacement, the same for both settings, and takes the reduction of the pooled
-rates. It is therefore as wide as three seeds make it.
-"""
+"""From cells to rows: pooled word error rates, the relative reduction and its interval."""
 
 from __future__ import annotations
 
@@ -13,28 +8,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from bootstrap import relative_reduction
 from distillation.cells import COMPARISONS, Comparison
-
-REPLICATIONS = 4000
 
 
 def stack(results: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """errors (seeds, utterances) and words (utterances,)."""
     return np.array([one["errors"] for one in results]), np.array(results[0]["words"])
-
-
-def relative_reduction(without: np.ndarray, with_: np.ndarray) -> tuple[float, float, float]:
-    """Of the word errors, with its 95 % interval; inputs (seeds, utterances)."""
-    rng = np.random.default_rng(0)
-    seeds, utterances = without.shape
-    draws = []
-    for _ in range(REPLICATIONS):
-        rows = rng.integers(seeds, size=seeds)
-        weights = np.bincount(rng.integers(utterances, size=utterances), minlength=utterances)
-        before, after = (float((part[rows] @ weights).sum()) for part in (without, with_))
-        draws.append(1 - after / max(before, 1.0))
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return 1 - with_.sum() / max(without.sum(), 1), float(low), float(high)
 
 
 def build_row(comparison: Comparison, results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

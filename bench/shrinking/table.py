@@ -9,22 +9,31 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from bootstrap import pooled, relative_reduction
+
 Row = dict[str, Any]
-REPLICATIONS = 2000
+DATA = {
+    "speech_commands + digits_fsdd": ("speech_commands", "digits_fsdd"),
+    "speechocean762": ("speechocean762",),
+}
 COLOURS = {"channel": "C0", "block": "C1", "unstructured": "C2", "small": "C3"}
 
 
-def pooled(errors: np.ndarray, words: np.ndarray) -> tuple[float, float, float]:
-    """WER over seeds and its 95 % bootstrap interval; errors (seeds, utterances)."""
-    rng = np.random.default_rng(0)
-    seeds, utterances = errors.shape
-    draws = []
-    for _ in range(REPLICATIONS):
-        rows = rng.integers(seeds, size=seeds)
-        weights = np.bincount(rng.integers(utterances, size=utterances), minlength=utterances)
-        draws.append((errors[rows] @ weights).sum() / (seeds * (words @ weights)))
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(errors.sum() / (seeds * words.sum())), float(low), float(high)
+def group(results: Sequence[Row]) -> dict[tuple, list[Row]]:
+    """(data, pattern, sparsity, distilled) -> a row a seed, in the order of the seeds."""
+    groups: dict[tuple, list[Row]] = {}
+    for result in sorted(results, key=lambda result: result["seed"]):
+        for data, packs in DATA.items():
+            parts = [result["heard"][pack] for pack in packs]
+            key = data, result["pattern"], result["sparsity"], result["distilled"]
+            one = {name: [v for part in parts for v in part[name]] for name in ("errors", "words")}
+            groups.setdefault(key, []).append(one | {"of": result})
+    return groups
+
+
+def errors_of(some: Sequence[Row]) -> np.ndarray:
+    """(seeds, utterances)."""
+    return np.array([one["errors"] for one in some])
 
 
 def build_rows(results: Sequence[Row], sizes: dict[tuple[str, float], Row]) -> list[Row]:
@@ -32,19 +41,9 @@ def build_rows(results: Sequence[Row], sizes: dict[tuple[str, float], Row]) -> l
 
     results: of single seeds. sizes: bytes and speed of a pattern's student at a level.
     """
-    groups: dict[tuple, list[Row]] = {}
-    for result in results:
-        heard = result["heard"]
-        both = {"speech_commands + digits_fsdd": ("speech_commands", "digits_fsdd")}
-        for data, packs in (both | {"speechocean762": ("speechocean762",)}).items():
-            parts = [heard[pack] for pack in packs]
-            key = data, result["pattern"], result["sparsity"], result["distilled"]
-            one = {name: [v for part in parts for v in part[name]] for name in ("errors", "words")}
-            groups.setdefault(key, []).append(one | {"of": result})
     rows = []
-    for (data, pattern, sparsity, distilled), some in sorted(groups.items()):
-        errors = np.array([one["errors"] for one in some])
-        words = np.array(some[0]["words"])
+    for (data, pattern, sparsity, distilled), some in sorted(group(results).items()):
+        errors, words = errors_of(some), np.array(some[0]["words"])
         wer, low, high = pooled(errors, words)
         rows.append(
             {
@@ -62,6 +61,34 @@ def build_rows(results: Sequence[Row], sizes: dict[tuple[str, float], Row]) -> l
                 **sizes.get((pattern, sparsity), {}),
             }
         )
+    return rows
+
+
+def build_comparisons(results: Sequence[Row]) -> list[Row]:
+    """Word errors saved: distilling over not, and each pattern over unstructured (less than 0 is
+    what its form costs), with paired 95 % intervals."""
+    groups = group(results)
+    rows = []
+    for (data, pattern, sparsity, distilled), some in sorted(groups.items()):
+        rivals = {"undistilled": (data, pattern, sparsity, False)} if distilled else {}
+        if pattern != "unstructured":
+            rivals["unstructured"] = data, "unstructured", sparsity, distilled
+        for rival, key in rivals.items():
+            if len(groups.get(key, [])) != len(some):
+                continue
+            saved, low, high = relative_reduction(errors_of(groups[key]), errors_of(some))
+            rows.append(
+                {
+                    "data": data,
+                    "pattern": pattern,
+                    "sparsity": sparsity,
+                    "distilled": distilled,
+                    "against": rival,
+                    "relative_reduction": saved,
+                    "low": low,
+                    "high": high,
+                }
+            )
     return rows
 
 

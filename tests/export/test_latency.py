@@ -75,9 +75,9 @@ def test_a_power_law_is_interpolated_exactly():
 def test_divisors_and_the_smallest_of_the_fast():
     assert divisors(48) == [8, 12, 16, 24, 48]
     assert divisors(7) == []
-    assert smallest_of_the_fast({8: 9.0, 16: 6.0, 32: 5.0}, 7.0, 1.25) == 16
-    assert smallest_of_the_fast({8: 9.0, 16: 6.0, 32: 5.0}, 10.0, 2.0) == 8
-    assert smallest_of_the_fast({8: 9.0}, 7.0, 1.25) is None
+    assert smallest_of_the_fast({8: 9.0, 16: 6.0, 32: 5.0}, 7.0) == 16
+    assert smallest_of_the_fast({8: 6.2, 16: 6.0, 32: 5.0}, 10.0) == 8
+    assert smallest_of_the_fast({8: 9.0}, 7.0) is None
 
 
 @pytest.mark.parametrize(
