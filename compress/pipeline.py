@@ -62,17 +62,17 @@ from compress.shrink.sensitivity import measure_shares
 from compress.shrink.stage import ShrinkStage
 from compress.sizing import Fitted, fit_sparsity
 from compress.trainer import read_log, train
+from compress.trial import measure_rtf
+from compress.verify import read_sets, verify_bundle
 from export.bundle import update_bundle
 from export.pack import list_zeros, name_pack, pack_bundle
-from export.parity import ladder
-from streaming.bundle import BundleInfo
+from streaming.bundle import BundleInfo, read_bundle
 from streaming.errors import InputError
 from streaming.features import FloatArray
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
-PARITY_UTTERANCES = 6
 TIMED_UTTERANCES = 8  # of all test sets, that real-time factors are measured on
 
 
@@ -357,22 +357,8 @@ def verify(run: Run) -> dict[str, Any]:
     """The parity ladder, then WER and speed of the shipped files, decoded from audio."""
     student, _ = load_model(run.folder / "student")
     bundle = run.folder / "bundle"
-    some = [store.features(row) for store in run.test_sets.values() for row in store.rows]
-    step = max(1, len(some) // PARITY_UTTERANCES)
-    rows = ladder(*networks(student), bundle, some[::step])
-    for row in rows:
-        row["to"] += f", batch {row['streams']}"
-    write_json(run.folder / "verify" / "parity.json", rows)
-    for row in rows:
-        say(
-            f"  {row['from']} = {row['to']}: "
-            f"largest error {row['max_error']:.1e}, "
-            f"tokens {100 * row['token_agreement']:.1f} % {'ok' if row['passed'] else 'FAILED'}"
-        )
-    failed = [f"{row['from']} = {row['to']}" for row in rows if not row["passed"]]
-    if failed:
-        where = run.folder / "verify" / "parity.json"
-        raise InputError(f"parity failed ({'; '.join(failed)}): see {where}")
+    seed = run.config.recipe.seed
+    rows = verify_bundle(bundle, read_sets(run.test_cuts), run.folder / "verify", student, seed)
     measured = measure_bundle(run, bundle)
     shown = {key: measured[key] for key in ("wer", "rtf", "load_ms", "peak_rss_mb")}
     update_bundle(bundle, measured=shown)
@@ -392,6 +378,8 @@ def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
         chunk_ms += decoded.chunk_ms
         audio_seconds += decoded.seconds_audio
         decode_seconds += decoded.rtf * decoded.seconds_audio
+    if run.config.target:
+        say(f"  {run.config.target.judge(measure_target(run, bundle))}")
     return {
         "wer": wer,
         "rtf": decode_seconds / max(audio_seconds, 1e-9),
@@ -399,6 +387,13 @@ def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
         "load_ms": decoded.load_ms,
         "peak_rss_mb": decoded.peak_rss_mb,
     }
+
+
+def measure_target(run: Run, bundle: Path) -> float:
+    """What the sparsity was fitted to, measured on the finished bundle as it was then."""
+    if run.config.target_size:
+        return float(graph_bytes(bundle, read_bundle(bundle)))
+    return measure_rtf({"": bundle}, run.some_speech())[""]
 
 
 def report(run: Run) -> dict[str, Any]:

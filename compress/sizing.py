@@ -20,7 +20,7 @@ from compress.report.quantities import format_bytes
 from compress.shrink.candidate import cut_at_once
 from compress.shrink.pruner import Cut, build_pruner
 from compress.shrink.small import MAKERS, count_parameters
-from compress.trial import exported, measure_rtf
+from compress.trial import exported, measure_labels, measure_rtf
 from streaming.bundle import read_bundle
 from streaming.errors import InputError
 from streaming.features import FloatArray
@@ -57,6 +57,15 @@ class Target:
     def value(self) -> float:
         return float(self.size or self.rtf or 0)
 
+    def judge(self, measured: float) -> str:
+        """One line: what was wanted, what is there, how far that is off."""
+        off = measured / self.value - 1
+        line = f"wanted {self.show(self.value)}, got {self.show(measured)}: {100 * off:+.1f} %"
+        if abs(off) <= TOLERANCE:
+            return line
+        busy = "; was the machine busy? Then measure again" if self.rtf else ""
+        return f"{line}, more than the {100 * TOLERANCE:g} % promised{busy}"
+
     def show(self, measured: float) -> str:
         return format_bytes(measured) if self.size else f"real-time factor {measured:.3g}"
 
@@ -86,12 +95,15 @@ def fit_sparsity(
     that no student meets, naming the nearest that one does.
     """
     sizes: dict[tuple[int, int], float] = {}
+    labels = 0.0
+    if target.rtf and utterances:
+        labels = measure_labels(teacher, tokenizer, quantize, tail_frames, utterances)
 
     def measure(sparsity: float) -> float:
         student = cut_at_once(teacher, cut, sparsity) if sparsity else teacher
         layout = student.num_parameters, student.num_kept
         if layout not in sizes:
-            sizes[layout] = measure_student(
+            sizes[layout] = labels + measure_student(
                 student, tokenizer, target, quantize, tail_frames, utterances
             )
             what = f"sparsity {sparsity:.4f}" if sparsity else "dense"

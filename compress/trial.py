@@ -40,15 +40,31 @@ def exported(
     tokenizer: Tokenizer,
     quantize: Literal["int8", "none"] = "int8",
     tail_frames: int = BatchSettings.tail_frames,
+    silent: bool = True,
 ) -> Iterator[Path]:
-    """The model's bundle, silent, in a folder that goes afterwards."""
-    silent = deepcopy(model).requires_grad_(False)
-    silent.joiner.output.bias[BLANK] += SILENT
+    """The model's bundle, silent or as it is, in a folder that goes afterwards."""
+    copy = deepcopy(model).requires_grad_(False)
+    copy.joiner.output.bias[BLANK] += SILENT * silent
     with tempfile.TemporaryDirectory(prefix="compress-") as folder:
-        save_model(silent, Path(folder) / "model", tokenizer, {})
+        save_model(copy, Path(folder) / "model", tokenizer, {})
         bundle = Path(folder) / "bundle"
         export_model(Path(folder) / "model", bundle, quantize, {}, tail_frames)
         yield bundle
+
+
+def measure_labels(
+    model: Transducer,
+    tokenizer: Tokenizer,
+    quantize: Literal["int8", "none"],
+    tail_frames: int,
+    utterances: Sequence[FloatArray],
+) -> float:
+    """What the labels of `utterances` add to the real-time factor; nearly the same for a student,
+    because small calls of the predictor and the joiner cost the same whatever their widths."""
+    settings = tokenizer, quantize, tail_frames
+    with exported(model, *settings) as silent, exported(model, *settings, False) as speaking:
+        found = measure_rtf({"silent": silent, "speaking": speaking}, utterances)
+    return max(0.0, found["speaking"] - found["silent"])
 
 
 def make_noise(seconds: float = NOISE_SECONDS, sample_rate: int = 16000) -> FloatArray:

@@ -72,6 +72,16 @@ def test_search_needs_few_measurements(measured, target):
     assert len(asked) < 25
 
 
+def test_a_target_is_judged():
+    size, pace = Target(800_000), Target(rtf=0.004)
+    assert size.judge(812_000) == "wanted 800 kB, got 812 kB: +1.5 %"
+    assert size.judge(900_000) == "wanted 800 kB, got 900 kB: +12.5 %, more than the 5 % promised"
+    assert (
+        pace.judge(0.0039) == "wanted real-time factor 0.004, got real-time factor 0.0039: -2.5 %"
+    )
+    assert pace.judge(0.005).endswith("was the machine busy? Then measure again")
+
+
 def test_targets_that_nobody_meets():
     found = search(straight, 50, 0.9, lambda: False)
     assert max(found) == 0.9, "the smallest was looked at"
@@ -123,6 +133,15 @@ def test_a_rate_is_met_for_every_pattern(pattern, teacher, tokenizer, monkeypatc
     assert fitted.sparsity == pytest.approx(0.6, abs=0.05)
     with pytest.raises(InputError, match=rf"no student of pattern {pattern} comes down to"):
         fit_sparsity(teacher, tokenizer, Cut(pattern), Target(rtf=0.009))
+
+
+def test_labels_take_time_too(teacher, tokenizer, monkeypatch):
+    """Students are timed silent; what the teacher's labels of the same speech cost is added."""
+    monkeypatch.setattr(sizing, "measure_labels", lambda *_: 0.001)
+    monkeypatch.setattr(sizing, "measure_student", lambda *_: 0.013)
+    speech = [make_speech(3200, 0)]
+    found = fit_sparsity(teacher, tokenizer, Cut("channel"), Target(rtf=0.014), utterances=speech)
+    assert (found.sparsity, found.measured) == (0.0, 0.014)
 
 
 def test_zeros_make_no_graph_smaller(teacher, tokenizer, monkeypatch):
