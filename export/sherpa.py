@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from export.agreement import token_agreement
 from export.errors import ExportError
-from export.parity import token_agreement
 from streaming.bundle import TOKENS_FILE, BundleInfo, read_bundle
 from streaming.features import FloatArray
 from streaming.recognizer import Recognizer

@@ -1,0 +1,215 @@
+"""`compress verify`, and the stage of a run: is a bundle the model it was made of?
+
+    torch whole = torch streaming = onnxruntime fp32 = every other precision = sherpa-onnx
+
+and what each other precision costs in word errors against fp32, on the same utterances. What was
+found is written to parity.json; of a step that fails, the inputs are kept beside it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from compress.atomic import write_json
+from compress.bundle import block_rows, networks
+from compress.checkpoint import load_model
+from compress.data.cuts import read_samples
+from compress.data.sets import real_cuts, set_name, synthetic_cuts
+from compress.data.store import text_of
+from compress.difference import Sets, WerDifference, wer_differences
+from compress.models.transducer import Transducer
+from compress.progress import console, say
+from export.parity import Row, ladder, order_precisions
+from export.sherpa import compare_with_sherpa
+from streaming.bundle import BundleInfo, read_bundle
+from streaming.errors import InputError
+from streaming.features import compute_features
+
+PARITY_FILE = "parity.json"
+PARITY_UTTERANCES = 6
+SHERPA_UTTERANCES = 12
+WER_UTTERANCES = 200  # of each set, that the precisions are compared on
+Item = TypeVar("Item")
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
+
+
+def verify_files(
+    bundle: Path,
+    model: Path | None,
+    data: Sequence[str],
+    split: str,
+    num: int,
+    out: Path,
+    seed: int,
+    max_wer_increase: float | None,
+) -> None:
+    """verify_bundle() on the model folder and the data that the command line names."""
+    read_bundle(bundle)  # before seconds of reading data
+    student = load_model(model)[0] if model else None
+    cuts = {f"{set_name(spec)}/{split}": real_cuts(spec, split) for spec in data} or {
+        f"synthetic/{split}": synthetic_cuts(num, split, 0)
+    }
+    verify_bundle(bundle, read_sets(cuts, num), out, student, seed, max_wer_increase)
+
+
+def read_sets(cuts: Mapping[str, Sequence[Cut]], num: int = WER_UTTERANCES) -> Sets:
+    """At most `num` utterances of each set, evenly spaced, with their samples."""
+    return {
+        name: [(cut.id, read_samples(cut), text_of(cut)) for cut in spread(some, num)]
+        for name, some in cuts.items()
+    }
+
+
+def verify_bundle(
+    bundle: Path,
+    sets: Sets,
+    out: Path,
+    model: Transducer | None = None,
+    seed: int = 0,
+    max_wer_increase: float | None = None,
+) -> list[Row]:
+    """The rows of the ladder, all passed; shown as a table and written to out/parity.json.
+
+    model: the student the bundle was made of, without which the ladder begins at onnxruntime.
+    max_wer_increase: points of WER that a precision may lose against fp32.
+    Raises InputError when a step fails, naming it and where the evidence lies.
+    """
+    info = read_bundle(bundle)
+    if model is not None:
+        check_fits(model, info)
+    remove_old(out)
+    rows = [*climb_ladder(info, sets, out, model, seed), *sherpa_rows(info, sets)]
+    differences = list(wer_differences(info, sets))
+    console.print(ladder_table(rows))
+    for difference in differences:
+        say(f"  {difference}")
+    found = {
+        "bundle": info.name,
+        "seed": seed,
+        "rows": [_finite(row) for row in rows],
+        "wer_difference": [asdict(difference) for difference in differences],
+    }
+    write_json(out / PARITY_FILE, found)
+    judge(rows, differences, max_wer_increase, out / PARITY_FILE)
+    return rows
+
+
+def check_fits(model: Transducer, info: BundleInfo) -> None:
+    """Raises InputError for a model that the bundle was surely not made of."""
+    pairs = {
+        "a vocabulary of": (model.config.vocab_size, info.vocab_size),
+        "chunks of": (model.encoder.chunk_frames, info.chunk_frames),
+    }
+    for what, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            raise InputError(
+                f"the model has {what} {ours}, {info.folder} {theirs}: give the model folder that "
+                "the bundle was exported from"
+            )
+
+
+def remove_old(out: Path) -> None:
+    """Evidence of an earlier call would speak of another bundle."""
+    for path in (out / "evidence").glob("*.npz"):
+        path.unlink()
+
+
+def climb_ladder(
+    info: BundleInfo, sets: Sets, out: Path, model: Transducer | None, seed: int
+) -> list[Row]:
+    assert info.folder is not None
+    some = spread([u for utterances in sets.values() for u in utterances], PARITY_UTTERANCES)
+    features = [compute_features(samples, info.features) for _, samples, _ in some]
+    if model is None:
+        say("  no model given: the ladder begins at onnxruntime (--model FOLDER begins at torch)")
+    encoder, predictor, joiner = networks(model) if model else (None, None, None)
+    rows = ladder(
+        encoder,
+        predictor,
+        joiner,
+        info.folder,
+        features,
+        seed=seed,
+        block_rows=block_rows(model) if model else {},
+        evidence=out / "evidence",
+    )
+    return [{**row, "to": f"{row['to']}, batch {row['streams']}"} for row in rows]
+
+
+def sherpa_rows(info: BundleInfo, sets: Sets) -> Iterator[Row]:
+    """Every precision in sherpa-onnx, where that is installed."""
+    if importlib.util.find_spec("sherpa_onnx") is None:
+        say("  sherpa-onnx is not installed: its step is left out (pip install sherpa-onnx)")
+        return
+    assert info.folder is not None
+    some = spread([u for utterances in sets.values() for u in utterances], SHERPA_UTTERANCES)
+    for precision in order_precisions(info):
+        yield compare_with_sherpa(info.folder, [samples for _, samples, _ in some], precision)
+
+
+def spread(items: Sequence[Item], num: int) -> Sequence[Item]:
+    """At most `num` of them, evenly spaced."""
+    return items[:: -(-len(items) // num) or 1]
+
+
+def ladder_table(rows: Sequence[Row]) -> Table:
+    """One row a step: errors, tokens, and for a failure where it begins."""
+    table = Table(box=SIMPLE)
+    for title in ("from", "to"):
+        table.add_column(title)
+    for title in ("largest error", "mean", "same tokens", ""):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        mean = row.get("mean_error")
+        table.add_row(
+            row["from"],
+            row["to"],
+            f"{row['max_error']:.1e}",
+            "" if mean is None else f"{mean:.1e}",
+            f"{100 * row['token_agreement']:.1f} %",
+            "ok" if row["passed"] else "FAILED",
+        )
+    return table
+
+
+def judge(
+    rows: Sequence[Row],
+    differences: Sequence[WerDifference],
+    max_wer_increase: float | None,
+    where: Path,
+) -> None:
+    """Raises InputError, in one line, for steps that failed and precisions that lose too much."""
+    failed = [describe_failure(row) for row in rows if not row["passed"]]
+    if max_wer_increase is not None:
+        lost = [d for d in differences if 100 * d.difference > max_wer_increase]
+        failed += [
+            f"{d.precision} loses {100 * d.difference:.2f} points of WER on {d.data}" for d in lost
+        ]
+    if failed:
+        raise InputError(f"parity failed ({'; '.join(failed)}): see {where}")
+
+
+def describe_failure(row: Row) -> str:
+    """The step, the first chunk that differs, and the node, as far as each is known."""
+    parts = [f"{row['from']} = {row['to']}"]
+    if row.get("first_divergent_chunk") is not None:
+        parts.append(f"from chunk {row['first_divergent_chunk']} on")
+    if row.get("node"):
+        parts.append(f"first in {row['node']}")
+    return " ".join(parts)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN: null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
