@@ -14,9 +14,10 @@ from compress.models.transducer import Transducer
 from compress.progress import say
 from compress.shrink.layouts import Block, parse_layout
 from export.bundle import write_bundle
-from export.wrap import Encoder
+from export.wrap import AnyPredictor, Encoder
 from streaming.bundle import BundleInfo
 from streaming.errors import InputError
+from streaming.features import FeatureSettings, preset_settings
 
 
 def export_model(
@@ -25,9 +26,11 @@ def export_model(
     quantize: Literal["int8", "none"] = "int8",
     provenance: dict[str, Any] | None = None,
     tail_frames: int = BatchSettings.tail_frames,
+    target: str = "auto",
 ) -> BundleInfo:
     """ONNX graphs, tokens and card of the model in `folder`.
 
+    target: of export.targets; auto takes the one that fits predictor and features.
     Raises InputError for a model that does not stream, and for an `out` that exists.
     """
     model, tokenizer = load_model(folder)
@@ -44,6 +47,8 @@ def export_model(
         quantize=quantize,
         tail_frames=tail_frames,
         block_rows=block_rows(model),
+        features=feature_settings(model),
+        target=choose_target(model) if target == "auto" else target,
     )
     graphs = len(info.files[info.default_precision])
     size = graph_bytes(out, info) / 1e6
@@ -57,10 +62,31 @@ def block_rows(model: Transducer) -> dict[str, int]:
     return {name: layout.rows for name, layout in layouts.items() if isinstance(layout, Block)}
 
 
-def networks(model: Transducer) -> tuple[Encoder, StatelessPredictor, Joiner]:
+def feature_settings(model: Transducer) -> FeatureSettings:
+    """What the model hears, in training as on the device."""
+    encoder = model.config.encoder
+    return preset_settings(encoder.features, encoder.num_mel_bins)
+
+
+def choose_target(model: Transducer) -> str:
+    """sherpa_nemo for a predictor with a state or that family's features, else sherpa_lstm.
+
+    Raises InputError for an LSTM predictor on features that its only target does not compute.
+    """
+    features = model.config.encoder.features
+    if isinstance(model.predictor, StatelessPredictor):
+        return "sherpa_nemo" if features == "nemo" else "sherpa_lstm"
+    if features != "nemo":
+        raise InputError(
+            f"the model has an LSTM predictor and hears {features} features, which no target has "
+            "together: train it with features: nemo in the recipe's model"
+        )
+    return "sherpa_nemo"
+
+
+def networks(model: Transducer) -> tuple[Encoder, AnyPredictor, Joiner]:
     """The three networks as a bundle takes them. Raises InputError for what cannot be one."""
-    if not isinstance(model.predictor, StatelessPredictor):
-        raise InputError("the model's predictor is an LSTM: a bundle takes a stateless one")
+    choose_target(model)
     if getattr(model.encoder, "full_context", False):
         raise InputError(
             "the model's encoder hears whole utterances and does not stream: use it as --teacher "

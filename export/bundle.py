@@ -19,11 +19,11 @@ import onnx
 from export.card import write_card
 from export.errors import ExportError
 from export.quantize import list_layers, quantize_dynamic_int8
-from export.targets import TARGETS
-from export.targets.sherpa_lstm import FILES
+from export.targets import PRESETS, TARGETS
+from export.targets.exported import FILES
 from export.validate import validate_bundle
 from export.whole_folder import check_free, whole_folder
-from export.wrap import Encoder, Joiner, Predictor
+from export.wrap import AnyPredictor, Encoder, Joiner
 from streaming.bundle import (
     TOKENS_FILE,
     BundleInfo,
@@ -33,7 +33,7 @@ from streaming.bundle import (
     write_bundle_json,
     write_sha256sums,
 )
-from streaming.features import FeatureSettings
+from streaming.features import FeatureSettings, preset_settings
 
 TOKENIZER_FILE = "bpe.model"
 # Names in torch's state dict: encoder.*, predictor.*, joiner.*; the encoder's graph has its prefix.
@@ -45,7 +45,7 @@ LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "kaldi-native-fbank")
 def write_bundle(
     folder: Path | str,
     encoder: Encoder,
-    predictor: Predictor,
+    predictor: AnyPredictor,
     joiner: Joiner,
     tokens: Sequence[str],
     *,
@@ -65,7 +65,8 @@ def write_bundle(
 ) -> BundleInfo:
     """Exports, quantises, validates and writes a bundle; returns it as read back.
 
-    tokens: the symbol of every id, `<blk>` first. layers: what the caller knows of a layer (by
+    tokens: the symbol of every id as in training, `<blk>` first; a target may move it. layers: what
+    the caller knows of a layer (by
     "name", as in the model's state dict without ".weight"), added to what the graphs say.
     keep_fp32: layers that int8 leaves alone. block_rows: layers of block sparsity that the graphs
     hold as small matrices (sparse.py), path -> rows a group. tail_frames: None takes one chunk.
@@ -73,11 +74,13 @@ def write_bundle(
     """
     folder = Path(folder)
     check_free(folder)
+    features = features or preset_settings(PRESETS[target], encoder.num_mel_bins)
+    check_features(features, target)
     with whole_folder(folder) as part:
         blocks = split_by_graph(block_rows)
         exported = TARGETS[target](encoder, predictor, joiner, part, blocks)
         check_tokens(tokens, exported.vocab_size)
-        _write_tokens(tokens, part / TOKENS_FILE)
+        _write_tokens(order_tokens(tokens, exported.blank_id), part / TOKENS_FILE)
         if tokenizer_model is not None:
             shutil.copyfile(tokenizer_model, part / TOKENIZER_FILE)
         tensors = read_tensors(part)
@@ -85,11 +88,13 @@ def write_bundle(
         info = BundleInfo(
             name=name or folder.name,
             target=target,
-            features=features or FeatureSettings(num_mel_bins=encoder.num_mel_bins),
+            features=features,
             chunk_frames=exported.chunk_frames,
             subsampling=exported.subsampling,
             vocab_size=exported.vocab_size,
+            blank_id=exported.blank_id,
             context_size=exported.context_size,
+            max_symbols_per_frame=exported.max_symbols_per_frame,
             tail_frames=exported.chunk_frames if tail_frames is None else tail_frames,
             files=files,
             default_precision="int8" if "int8" in files else "fp32",
@@ -160,6 +165,21 @@ def check_tokens(tokens: Sequence[str], vocab_size: int) -> None:
     for token in tokens:
         if not token or any(letter.isspace() for letter in token):
             raise ExportError(f"token {token!r} is empty or holds white space: write it with ▁")
+
+
+def check_features(features: FeatureSettings, target: str) -> None:
+    """Raises ExportError for features that sherpa-onnx would not compute for the target."""
+    if features.preset != PRESETS[target]:
+        fitting = " or ".join(name for name, preset in PRESETS.items() if preset == features.preset)
+        raise ExportError(
+            f"target {target} hears features of preset {PRESETS[target]}, the model learnt "
+            f"{features.preset}: take target {fitting}, or train with features: {PRESETS[target]}"
+        )
+
+
+def order_tokens(tokens: Sequence[str], blank_id: int) -> list[str]:
+    """Blank, which is first, at `blank_id`: "<blk>", "a", "b" with 2 are "a", "b", "<blk>"."""
+    return [*tokens[1 : blank_id + 1], tokens[0], *tokens[blank_id + 1 :]]
 
 
 def _write_tokens(tokens: Sequence[str], path: Path) -> None:

@@ -13,7 +13,7 @@ import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast, runtime_checkable
+from typing import Protocol, TypeGuard, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,21 @@ class Predictor(Protocol):
     def __call__(self, labels: Tensor) -> Tensor: ...
 
 
+class StatefulPredictor(Protocol):
+    """One label of each stream (N, 1), h and c (L, N, P) -> (N, J), h, c; zero is empty."""
+
+    def initial_state(self, num_streams: int) -> tuple[Tensor, Tensor]: ...
+
+    def __call__(self, labels: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+AnyPredictor = Predictor | StatefulPredictor
+
+
+def is_stateless(predictor: AnyPredictor) -> TypeGuard[Predictor]:
+    return hasattr(predictor, "context")
+
+
 class Joiner(Protocol):
     """encoded (N, J), predicted (N, J) -> logits (N, V)."""
 
@@ -61,6 +76,28 @@ def freeze(part: Part) -> Part:
     if not isinstance(part, nn.Module):
         raise ExportError(f"{type(part).__name__} is no torch module: export takes nn.Module")
     return cast(Part, copy.deepcopy(part).cpu().float().eval().requires_grad_(False))
+
+
+def roll_embedding(predictor: Part) -> Part:
+    """In place: the predictor's ids with blank, which is 0 in training, moved behind the others.
+
+    Rows 0 (blank), 1, 2 become 1, 2, 0. Raises ExportError for one without an embedding.
+    """
+    embedding = getattr(predictor, "embedding", None)
+    if not isinstance(embedding, nn.Embedding):
+        raise ExportError("moving blank to the end needs a predictor with its rows in .embedding")
+    embedding.weight.data = embedding.weight.data.roll(-1, 0)
+    return predictor
+
+
+def roll_output(joiner: Part) -> Part:
+    """The same for the joiner's last layer, .output."""
+    output = getattr(joiner, "output", None)
+    if not isinstance(output, nn.Linear):
+        raise ExportError("moving blank to the end needs a joiner whose last layer is .output")
+    for parameter in output.parameters():
+        parameter.data = parameter.data.roll(-1, 0)
+    return joiner
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ INFO_FILE = "bundle.json"
 SUMS_FILE = "SHA256SUMS"
 TOKENS_FILE = "tokens.txt"
 GRAPHS = ("encoder", "decoder", "joiner")
-TARGETS = ("sherpa_lstm",)
+TARGETS = ("sherpa_lstm", "sherpa_nemo")
 MAX_INFO_BYTES = 16 << 20
 MAX_GRAPH_BYTES = 2 << 30  # a protobuf cannot be larger
 
@@ -30,7 +30,7 @@ LIMITS = {
     "chunk_frames": (4, 4096),
     "subsampling": (1, 16),
     "vocab_size": (2, 1 << 17),
-    "blank_id": (0, 0),  # fixed by sherpa-onnx
+    "blank_id": (0, 1 << 17),
     "context_size": (1, 16),
     "max_symbols_per_frame": (1, 100),
     "tail_frames": (0, 4096),
@@ -54,7 +54,7 @@ class BundleInfo:
     """What bundle.json says, plus the folder it was read from (not written).
 
     files: precision -> graph -> file name.   tensors: graph -> "inputs" | "outputs" -> tensors.
-    state_sizes: S0 and S1 of state0 (1, N, S0) and state1 (1, N, S1); zero is the empty state.
+    state_sizes: S0 and S1, float32 values a stream of the encoder's two states; zero is empty.
     tail_frames: frames of silence after which the last word is surely out.
     """
 
@@ -82,6 +82,15 @@ class BundleInfo:
     def frame_seconds(self) -> float:
         """Seconds between two encoder frames."""
         return self.subsampling * self.features.frame_shift_ms / 1000
+
+    @property
+    def predictor_shape(self) -> tuple[int, int] | None:
+        """Layers and width of the predictor's h and c (layers, N, width); None without a state."""
+        inputs = self.tensors["decoder"]["inputs"]
+        if len(inputs) != 4 or len(inputs[2]["shape"]) != 3:
+            return None
+        layers, _, width = inputs[2]["shape"]
+        return (layers, width) if isinstance(layers, int) and isinstance(width, int) else None
 
     def graph_path(self, graph: str, precision: str) -> Path:
         assert self.folder is not None, "graph_path() needs a bundle that was read from a folder"
@@ -231,6 +240,8 @@ def _check_values(values: dict[str, Any], where: Path) -> None:
         check(right, f"{key} must be an integer in {low}..{high}, got {values[key]!r}")
     check(isinstance(values["name"], str), "name must be a text")
     check(values["target"] in TARGETS, f"target must be one of {', '.join(TARGETS)}")
+    blank = values["vocab_size"] - 1 if values["target"] == "sherpa_nemo" else 0
+    check(values["blank_id"] == blank, f"blank_id must be {blank}, where sherpa-onnx has it")
     check(
         values["chunk_frames"] % values["subsampling"] == 0, "chunk is no multiple of subsampling"
     )

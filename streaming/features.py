@@ -1,8 +1,9 @@
 """Log-mel features by kaldi-native-fbank, for training and for the running stream alike.
 
 Letters: T feature frames, F mel bins.
-One preset, `kaldi`: exactly what sherpa-onnx computes for its icefall families, so a bundle hears
-there what it heard in training. No mean or variance normalisation: that is constants in the graph.
+Two presets, exactly what sherpa-onnx computes, so a bundle hears there what it heard in training:
+`kaldi` for its icefall families, `nemo` (Slaney's mel scale, Hann's window) for its NeMo family.
+No mean or variance normalisation: that is constants in the graph.
 """
 
 import math
@@ -17,6 +18,11 @@ from streaming.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "kaldi": {"window": "povey", "remove_dc_offset": True, "low_freq": 20.0, "high_freq": -400.0},
+    "nemo": {"window": "hann", "remove_dc_offset": False, "low_freq": 0.0, "high_freq": 8000.0},
+}
+
 # What the filter bank gives for digital silence: it floors energies at float32's epsilon.
 SILENCE = math.log(float(np.finfo(np.float32).eps))
 
@@ -26,6 +32,7 @@ class FeatureSettings:
     """The settings that must be the same in training, in streaming/ and in sherpa-onnx.
 
     Samples lie in [-1, 1]. A negative high_freq counts down from half the sample rate, in Hz.
+    preset names the mel scale; preset_settings() has the other values that go with it.
     """
 
     preset: str = "kaldi"
@@ -40,8 +47,15 @@ class FeatureSettings:
     high_freq: float = -400.0
 
     def __post_init__(self) -> None:
-        if self.preset != "kaldi":
-            raise InputError(f"feature preset {self.preset!r} is not known: use 'kaldi'")
+        if self.preset not in PRESETS:
+            known = " or ".join(PRESETS)
+            raise InputError(f"feature preset {self.preset!r} is not known: use {known}")
+        for name, value in PRESETS[self.preset].items():
+            if getattr(self, name) != value:
+                raise InputError(
+                    f"feature preset {self.preset} has {name} {value}, got {getattr(self, name)}: "
+                    "use preset_settings()"
+                )
         if not 8000 <= self.sample_rate <= 192000 or not 1 <= self.num_mel_bins <= 256:
             raise InputError(
                 f"features need 8000..192000 samples a second and 1..256 mel bins; got "
@@ -99,7 +113,13 @@ class FeatureSettings:
         options.mel_opts.num_bins = self.num_mel_bins
         options.mel_opts.low_freq = self.low_freq
         options.mel_opts.high_freq = self.high_freq
+        options.mel_opts.is_librosa = self.preset == "nemo"  # Slaney's scale and areas
         return options
+
+
+def preset_settings(preset: str, num_mel_bins: int = 80) -> FeatureSettings:
+    """The settings of a preset. Raises InputError for one that does not exist."""
+    return FeatureSettings(preset, num_mel_bins=num_mel_bins, **PRESETS.get(preset, {}))
 
 
 class FeatureStream:

@@ -21,8 +21,8 @@ from streaming.endpoint import DEFAULT_RULES, EndpointRule, is_endpoint
 from streaming.errors import AudioError, InputError
 from streaming.features import FeatureStream
 from streaming.resample import Resampler
-from streaming.search import GreedyState, Token, greedy_search, initial_search
-from streaming.session import Session
+from streaming.search import GreedyState, Token, greedy_search, initial_search, silent_tokens
+from streaming.session import open_session
 from streaming.tokens import UNKNOWN, pieces_to_text, read_tokens
 
 
@@ -110,7 +110,8 @@ class Stream:
 class Recognizer:
     """Decodes any number of streams with one set of graphs.
 
-    max_symbols_per_frame: None takes the bundle's own (1, as in sherpa-onnx).
+    max_symbols_per_frame: None takes the bundle's own, which is sherpa-onnx's: 1, or 10
+    of target sherpa_nemo.
     """
 
     def __init__(
@@ -123,12 +124,12 @@ class Recognizer:
     ) -> None:
         assert info.folder is not None, "a Recognizer needs a bundle that was read from a folder"
         self.info = info
-        self.symbols = read_tokens(info.folder / TOKENS_FILE, info.vocab_size)
-        self.session = Session(info, precision, num_threads)
+        self.symbols = read_tokens(info.folder / TOKENS_FILE, info.vocab_size, info.blank_id)
+        self.session = open_session(info, precision, num_threads)
         self.max_symbols = max_symbols_per_frame or info.max_symbols_per_frame
         self.endpoint_rules = endpoint_rules
-        unknown = {i for i, symbol in enumerate(self.symbols) if symbol == UNKNOWN}
-        self._blanks = frozenset(unknown | {info.blank_id})
+        self._blanks = silent_tokens(info, self.symbols)
+        self._hidden = {i for i, symbol in enumerate(self.symbols) if symbol == UNKNOWN}
 
     def create_stream(self) -> Stream:
         return Stream(self)
@@ -154,17 +155,18 @@ class Recognizer:
         if not streams:
             return
         chunks = [stream.features.read(self.info.chunk_frames) for stream in streams]
-        state0 = np.concatenate([stream.state[0] for stream in streams], axis=1)
-        state1 = np.concatenate([stream.state[1] for stream in streams], axis=1)
+        states = zip(*(stream.state for stream in streams), strict=True)
         batch = np.stack([chunk for chunk in chunks if chunk is not None])
-        encoded, (state0, state1) = self.session.encode(batch, (state0, state1))
+        encoded, state = self.session.encode(
+            batch, tuple(np.concatenate(parts, axis=1) for parts in states)
+        )
         searches = [stream.search for stream in streams]
         tokens, searches = greedy_search(
             self.session, encoded, searches, self.max_symbols, self._blanks
         )
         for n, stream in enumerate(streams):
-            stream.state = (state0[:, n : n + 1], state1[:, n : n + 1])
-            stream.tokens.extend(tokens[n])
+            stream.state = tuple(part[:, n : n + 1] for part in state)
+            stream.tokens.extend(t for t in tokens[n] if t.index not in self._hidden)
             stream.search = searches[n]
 
     def decode_ready(self, stream: Stream) -> str:
@@ -196,14 +198,17 @@ class Recognizer:
         return is_endpoint(self.endpoint_rules, trailing, stream.search.num_frames * frame_seconds)
 
     def reset(self, stream: Stream) -> None:
-        """Begins the next utterance: the encoder hears on, the text starts afresh.
+        """Begins the next utterance, as sherpa-onnx does: the text starts afresh.
 
-        As in sherpa-onnx the last labels stay the predictor's context, unless nothing was heard.
+        Target sherpa_lstm: the encoder hears on, and the last labels stay the predictor's context,
+        unless nothing was heard. Target sherpa_nemo: both begin anew.
         """
         stream.start_frame += stream.search.num_frames
         stream.segment += bool(stream.tokens)
-        if stream.tokens:
-            stream.search = GreedyState(stream.search.labels, stream.search.predicted)
+        if self.session.reset_forgets:
+            stream.state = self.session.initial_state()
+        if stream.tokens and not self.session.reset_forgets:
+            stream.search = GreedyState(stream.search.memory, stream.search.predicted)
         else:
             stream.search = initial_search(self.session)
         stream.tokens = []

@@ -1,51 +1,47 @@
 """The three graphs of a bundle in onnxruntime, one call each; state goes in and comes out.
 
-Letters: N streams, T' encoder frames, F mel bins, J joiner width, V tokens incl. blank.
+Letters: N streams, T' encoder frames, F mel bins, J joiner width, V tokens incl. blank,
+L layers and P width of a predictor's LSTM.
+
+A state is a tuple of arrays (.., N, ..) with the streams along axis 1; a predictor's memory is a
+tuple of arrays (N, ..), with the streams along axis 0. Zero is the empty state of an encoder.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from streaming.bundle import GRAPHS, BundleInfo, TensorInfo
+from streaming.bundle import GRAPHS, BundleInfo
 from streaming.errors import BundleError, InputError
 from streaming.features import FloatArray
+from streaming.tensors import check_agreement, check_graph
 
 LabelArray = npt.NDArray[np.int64]
-State = tuple[FloatArray, FloatArray]
-
-DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32"}
+Array = npt.NDArray[Any]
+State = tuple[Array, ...]
+Memory = tuple[Array, ...]
+Run = Callable[[str, Sequence[Array]], list[Array]]
 
 
 class Session:
-    """Runs encoder, predictor (the file called decoder) and joiner on the CPU.
+    """The calls of a bundle of target sherpa_lstm; open_session() makes the right one.
 
-    precision: a key of info.files; None takes the bundle's default.
-    Raises BundleError when a graph does not load or has other tensors than bundle.json says.
+    run(graph, inputs) -> outputs, in the order of bundle.json; the predictor's graph is "decoder".
     """
 
-    def __init__(self, info: BundleInfo, precision: str | None = None, num_threads: int = 1):
-        if num_threads < 1:
-            raise InputError(f"num_threads must be 1 or more, got {num_threads}: use 1")
+    reset_forgets = False  # whether sherpa-onnx resets encoder and predictor with the text
+
+    def __init__(self, info: BundleInfo, run: Run, precision: str) -> None:
         self.info = info
-        self.precision = precision or info.default_precision
-        _check_agreement(info)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        paths = {graph: info.graph_path(graph, self.precision) for graph in GRAPHS}
-        graphs = {graph: _load_graph(path, options) for graph, path in paths.items()}
-        for graph, session in graphs.items():
-            _check_graph(session, info.tensors[graph], paths[graph])
-        self._graphs = graphs
-        self._inputs = {name: [i.name for i in g.get_inputs()] for name, g in graphs.items()}
+        self.precision = precision
+        self._run = run
 
     def initial_state(self, num_streams: int = 1) -> State:
-        """The empty state: two float32 zero tensors (1, N, S0) and (1, N, S1)."""
+        """The encoder's empty state: float32 zeros (1, N, S0) and (1, N, S1)."""
         size0, size1 = self.info.state_sizes
         return (
             np.zeros((1, num_streams, size0), dtype=np.float32),
@@ -54,20 +50,115 @@ class Session:
 
     def encode(self, chunk: FloatArray, state: State) -> tuple[FloatArray, State]:
         """Features (N, chunk_frames, F) -> encoded (N, T', J) and the next state."""
-        encoded, state0, state1 = self._run("encoder", chunk, *state)
-        return encoded, (state0, state1)
+        encoded, *after = self._run("encoder", self.encoder_inputs(chunk, state))
+        return encoded, tuple(after)
 
-    def predict(self, labels: LabelArray) -> FloatArray:
-        """The last labels (N, context_size) int64, -1 for none -> predicted (N, J)."""
-        return self._run("decoder", labels)[0]
+    def empty_memory(self, num_streams: int = 1) -> Memory:
+        """What the predictor remembers before it heard anything: labels (N, context_size) of -1."""
+        return (np.full((num_streams, self.info.context_size), -1, dtype=np.int64),)
+
+    def predict(self, labels: LabelArray, memory: Memory) -> tuple[FloatArray, Memory]:
+        """Each stream's new label (N,) int64 -> predicted (N, J) and the next memory."""
+        inputs = self.predictor_inputs(labels, memory)
+        return self._run("decoder", inputs)[0], tuple(inputs)
 
     def join(self, encoded: FloatArray, predicted: FloatArray) -> FloatArray:
         """One frame of each stream (N, J) with its prediction (N, J) -> logits (N, V)."""
-        return self._run("joiner", encoded, predicted)[0]
+        return self._run("joiner", self.joiner_inputs(encoded, predicted))[0]
 
-    def _run(self, graph: str, *values: FloatArray | LabelArray) -> list[FloatArray]:
-        feed = dict(zip(self._inputs[graph], values, strict=True))
-        outputs: list[FloatArray] = self._graphs[graph].run(None, feed)
+    # What the graphs are given for these calls.
+
+    @staticmethod
+    def encoder_inputs(chunk: FloatArray, state: State) -> list[Array]:
+        return [chunk, *state]
+
+    @staticmethod
+    def predictor_inputs(labels: LabelArray, memory: Memory) -> list[Array]:
+        return [np.concatenate([memory[0][:, 1:], labels[:, None]], axis=1)]
+
+    @staticmethod
+    def joiner_inputs(encoded: FloatArray, predicted: FloatArray) -> list[Array]:
+        return [encoded, predicted]
+
+
+class NemoSession(Session):
+    """The same calls for target sherpa_nemo, whose predictor has a state.
+
+    The encoder's state is that of Session and a count of its frames so far (1, N) int64; the
+    predictor's memory is h and c (N, L, P) float32.
+    """
+
+    reset_forgets = True
+
+    def initial_state(self, num_streams: int = 1) -> State:
+        return *super().initial_state(num_streams), np.zeros((1, num_streams), dtype=np.int64)
+
+    def encode(self, chunk: FloatArray, state: State) -> tuple[FloatArray, State]:
+        encoded, _, *after = self._run("encoder", self.encoder_inputs(chunk, state))
+        parts = zip(after, state, strict=True)
+        return encoded.swapaxes(1, 2), tuple(part.reshape(old.shape) for part, old in parts)
+
+    def empty_memory(self, num_streams: int = 1) -> Memory:
+        assert self.info.predictor_shape is not None, "check_agreement() asks for h and c"
+        h = np.zeros((num_streams, *self.info.predictor_shape), dtype=np.float32)
+        return h, h.copy()
+
+    def predict(self, labels: LabelArray, memory: Memory) -> tuple[FloatArray, Memory]:
+        predicted, _, h, c = self._run("decoder", self.predictor_inputs(labels, memory))
+        return predicted[:, :, 0], (h.swapaxes(0, 1), c.swapaxes(0, 1))
+
+    @staticmethod
+    def encoder_inputs(chunk: FloatArray, state: State) -> list[Array]:
+        num_streams, num_frames, _ = chunk.shape
+        lengths = np.full(num_streams, num_frames, dtype=np.int64)
+        caches = (part.reshape(num_streams, 1, 1, -1) for part in state[:2])
+        audio = np.ascontiguousarray(chunk.swapaxes(1, 2))
+        return [audio, lengths, *caches, state[2].reshape(num_streams)]
+
+    @staticmethod
+    def predictor_inputs(labels: LabelArray, memory: Memory) -> list[Array]:
+        h, c = (np.ascontiguousarray(part.swapaxes(0, 1)) for part in memory)
+        return [labels.astype(np.int32)[:, None], np.ones(len(labels), dtype=np.int32), h, c]
+
+    @staticmethod
+    def joiner_inputs(encoded: FloatArray, predicted: FloatArray) -> list[Array]:
+        return [np.ascontiguousarray(part)[..., None] for part in (encoded, predicted)]
+
+
+SESSIONS: dict[str, type[Session]] = {"sherpa_lstm": Session, "sherpa_nemo": NemoSession}
+
+
+def open_session(info: BundleInfo, precision: str | None = None, num_threads: int = 1) -> Session:
+    """Encoder, predictor and joiner of a bundle in onnxruntime, on the CPU.
+
+    precision: a key of info.files; None takes the bundle's default.
+    Raises BundleError when a graph does not load or has other tensors than bundle.json says.
+    """
+    if num_threads < 1:
+        raise InputError(f"num_threads must be 1 or more, got {num_threads}: use 1")
+    check_agreement(info)
+    precision = precision or info.default_precision
+    return SESSIONS[info.target](info, Graphs(info, precision, num_threads), precision)
+
+
+class Graphs:
+    """The three graphs, loaded and checked; called with a graph's name and its inputs."""
+
+    def __init__(self, info: BundleInfo, precision: str, num_threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        paths = {graph: info.graph_path(graph, precision) for graph in GRAPHS}
+        self._graphs = {graph: _load_graph(path, options) for graph, path in paths.items()}
+        for graph, session in self._graphs.items():
+            check_graph(session, info.tensors[graph], paths[graph])
+        self._inputs = {name: [i.name for i in g.get_inputs()] for name, g in self._graphs.items()}
+
+    def __call__(self, graph: str, inputs: Sequence[Array]) -> list[Array]:
+        feed = dict(zip(self._inputs[graph], inputs, strict=True))
+        outputs: list[Array] = self._graphs[graph].run(None, feed)
         return outputs
 
 
@@ -80,53 +171,3 @@ def _load_graph(path: Path, options: ort.SessionOptions) -> ort.InferenceSession
             f"{path}: onnxruntime {ort.__version__} cannot load it ({reason}): "
             "export the bundle again or upgrade onnxruntime"
         ) from None
-
-
-def _check_graph(
-    session: ort.InferenceSession, expected: dict[str, list[TensorInfo]], path: Path
-) -> None:
-    """Order, names, types and fixed sizes of a graph's tensors must be the bundle's."""
-    for side, found in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
-        wanted = expected[side]
-        if len(found) != len(wanted):
-            raise BundleError(
-                f"{path}: has {len(found)} {side}, bundle.json says {len(wanted)}: "
-                "export the bundle again"
-            )
-        for have, want in zip(found, wanted, strict=True):
-            shape = [d if isinstance(d, int) else "N" for d in have.shape]
-            dtype = DTYPES.get(have.type, have.type)
-            if (have.name, shape, dtype) != (want["name"], want["shape"], want["dtype"]):
-                raise BundleError(
-                    f"{path}: {side[:-1]} is {have.name} {shape} {dtype}, bundle.json says "
-                    f"{want['name']} {want['shape']} {want['dtype']}: export the bundle again"
-                )
-
-
-def _check_agreement(info: BundleInfo) -> None:
-    """bundle.json must agree with itself: tensor shapes with chunk, state and vocabulary."""
-    tensors = info.tensors
-    shapes = {
-        (graph, side): [tensor["shape"] for tensor in tensors[graph][side]]
-        for graph in GRAPHS
-        for side in ("inputs", "outputs")
-    }
-    outputs = shapes["encoder", "outputs"]
-    width = outputs[0][-1] if outputs and outputs[0] else None
-    frames = info.chunk_frames // info.subsampling
-    states: list[list[int | str]] = [[1, "N", size] for size in info.state_sizes]
-    chunk: list[int | str] = ["N", info.chunk_frames, info.features.num_mel_bins]
-    expected = {
-        ("encoder", "inputs"): [chunk, *states],
-        ("encoder", "outputs"): [["N", frames, width], *states],
-        ("decoder", "inputs"): [["N", info.context_size]],
-        ("decoder", "outputs"): [["N", width]],
-        ("joiner", "inputs"): [["N", width], ["N", width]],
-        ("joiner", "outputs"): [["N", info.vocab_size]],
-    }
-    for key, wanted in expected.items():
-        if shapes[key] != wanted:
-            raise BundleError(
-                f"{info.folder}/bundle.json: tensors of {' '.join(key)} are {shapes[key]}, its "
-                f"settings ask for {wanted}: export the bundle again"
-            )

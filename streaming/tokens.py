@@ -12,10 +12,10 @@ WORD_START = " "
 _BYTES = re.compile(r"(?:<0x[0-9A-Fa-f]{2}>)+")
 
 
-def read_tokens(path: Path, vocab_size: int) -> list[str]:
+def read_tokens(path: Path, vocab_size: int, blank_id: int = 0) -> list[str]:
     """The symbol of every id, `▁` as a space, as in the tokens of sherpa-onnx's results.
 
-    Ids must be 0..vocab_size-1, each once, and `<blk>` must be 0.
+    Ids must be 0..vocab_size-1, each once, and `<blk>` must be blank_id.
     """
     symbols: list[str | None] = [None] * vocab_size
     text = path.read_text("utf-8", errors="replace").removesuffix("\n")
@@ -26,10 +26,10 @@ def read_tokens(path: Path, vocab_size: int) -> list[str]:
             raise BundleError(f"{path}:{number}: not 'symbol id', ids once: export it again")
         symbols[int(index)] = symbol.replace("▁", WORD_START)
     found = [symbol for symbol in symbols if symbol is not None]
-    if len(found) != vocab_size or found[0] != BLANK:
+    if len(found) != vocab_size or found[blank_id] != BLANK:
         raise BundleError(
-            f"{path}: {len(found)} symbols for a vocabulary of {vocab_size}, or 0 is not {BLANK}: "
-            "export the bundle again"
+            f"{path}: {len(found)} symbols for a vocabulary of {vocab_size}, or {blank_id} is not "
+            f"{BLANK}: export the bundle again"
         )
     return found
 

@@ -6,7 +6,7 @@ the same class with smaller numbers, and is rebuilt from this configuration alon
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -18,8 +18,12 @@ class Config(BaseModel):
 
 
 class ChunkedConfig(Config):
-    """What every streaming encoder has: its chunk, the subsampling in front, width and output."""
+    """What every streaming encoder has: its chunk, the subsampling in front, width and output.
 
+    features: the preset it hears, see streaming/features.py.
+    """
+
+    features: Literal["kaldi", "nemo"] = "kaldi"
     num_mel_bins: PositiveInt = 80
     chunk_frames: PositiveInt = 32
     subsampling_width: PositiveInt
@@ -114,7 +118,7 @@ def uniform_conformer(
     feed_forward: int,
     joint_width: int,
     subsampling_width: int | None = None,
-    **settings: int | float,
+    **settings: Any,
 ) -> ConformerConfig:
     """A Conformer before any pruning: every layer has the same widths."""
     layer = ConformerLayerWidths(

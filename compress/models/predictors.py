@@ -63,6 +63,11 @@ class LstmPredictor(nn.Module):
         out, (h, c) = self.lstm(self.embedding(labels), (h, c))
         return self.project(out[:, 0]), h, c
 
+    def initial_state(self, num_streams: int) -> tuple[Tensor, Tensor]:
+        """h and c (1, N, P) before the first label, which is blank."""
+        h = self.project.weight.new_zeros(1, num_streams, self.lstm.hidden_size)
+        return h, torch.zeros_like(h)
+
     def forward_sequence(self, targets: Tensor) -> Tensor:
         """targets (B, U) -> (B, U+1, J): row u has seen the first u labels."""
         return self.project(self.lstm(self.embedding(F.pad(targets, (1, 0), value=BLANK)))[0])

@@ -13,7 +13,6 @@ frame. A missing metadata key ends the whole process there, so validate.py knows
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -22,26 +21,15 @@ from torch import nn
 
 from export.errors import ExportError
 from export.graph import export_graph
-from export.wrap import Encoder, EncoderExport, Joiner, Predictor, freeze
+from export.targets.exported import FILES, Exported
+from export.wrap import AnyPredictor, Encoder, EncoderExport, Joiner, freeze, is_stateless
 
 SUBSAMPLING = 4  # hard-coded there for time stamps and end-pointing
-FILES = {"encoder": "encoder.onnx", "decoder": "decoder.onnx", "joiner": "joiner.onnx"}
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What the graphs were built with, as bundle.json needs it."""
-
-    chunk_frames: int
-    subsampling: int
-    context_size: int
-    vocab_size: int
-    state_sizes: tuple[int, int]
 
 
 def export_sherpa_lstm(
     encoder: Encoder,
-    predictor: Predictor,
+    predictor: AnyPredictor,
     joiner: Joiner,
     folder: Path,
     block_rows: Mapping[str, Mapping[str, int]] | None = None,
@@ -52,17 +40,21 @@ def export_sherpa_lstm(
     Raises ExportError when this family cannot carry the model.
     """
     blocks = block_rows or {}
-    check_family(encoder, predictor)
-    encoder, predictor, joiner = freeze(encoder), freeze(predictor), freeze(joiner)
-    wrapped = EncoderExport(encoder)
-    sizes = wrapped.layout.sizes
+    check_family(encoder)
+    if not is_stateless(predictor):
+        raise ExportError(
+            "target sherpa_lstm needs a stateless predictor, this one carries state: "
+            "take target sherpa_nemo"
+        )
+    modules = lstm_modules(encoder, predictor, joiner)
+    sizes = cast(EncoderExport, modules["encoder"]).layout.sizes
     labels = torch.zeros(2, predictor.context, dtype=torch.long)
     with torch.no_grad():
-        predicted = predictor(labels)
-        logits = joiner(predicted, predicted)
+        predicted = modules["decoder"](labels)
+        logits = modules["joiner"](predicted, predicted)
     folder.mkdir(parents=True, exist_ok=True)
     export_graph(
-        wrapped,
+        modules["encoder"],
         {
             "x": torch.zeros(2, encoder.chunk_frames, encoder.num_mel_bins),
             "state0": torch.zeros(1, 2, sizes[0]),
@@ -75,7 +67,7 @@ def export_sherpa_lstm(
         blocks.get("encoder"),
     )
     export_graph(
-        cast(nn.Module, predictor),
+        modules["decoder"],
         {"y": labels},
         ["decoder_out"],
         [0],
@@ -84,7 +76,7 @@ def export_sherpa_lstm(
         blocks.get("decoder"),
     )
     export_graph(
-        cast(nn.Module, joiner),
+        modules["joiner"],
         {"encoder_out": predicted, "decoder_out": predicted},
         ["logit"],
         [0, 0],
@@ -101,6 +93,15 @@ def export_sherpa_lstm(
     )
 
 
+def lstm_modules(encoder: Encoder, predictor: AnyPredictor, joiner: Joiner) -> dict[str, nn.Module]:
+    """The networks as the three graphs compute them, called with the graphs' inputs."""
+    return {
+        "encoder": EncoderExport(freeze(encoder)),
+        "decoder": cast(nn.Module, freeze(predictor)),
+        "joiner": cast(nn.Module, freeze(joiner)),
+    }
+
+
 def encoder_metadata(chunk_frames: int, state_sizes: tuple[int, int]) -> dict[str, str | int]:
     """The keys sherpa-onnx reads of an encoder of this family, all of them required."""
     return {
@@ -113,13 +114,8 @@ def encoder_metadata(chunk_frames: int, state_sizes: tuple[int, int]) -> dict[st
     }
 
 
-def check_family(encoder: Encoder, predictor: Predictor) -> None:
-    """Raises ExportError for what the lstm family cannot run."""
-    if not hasattr(predictor, "context"):
-        raise ExportError(
-            "target sherpa_lstm needs a stateless predictor, this one carries state: "
-            "train with predictor kind 'stateless'"
-        )
+def check_family(encoder: Encoder) -> None:
+    """Raises ExportError for an encoder that the lstm family cannot run."""
     if encoder.subsampling != SUBSAMPLING:
         raise ExportError(
             f"target sherpa_lstm needs subsampling {SUBSAMPLING}, the encoder has "

@@ -20,7 +20,7 @@ from compress.models.transducer import Transducer
 from export.bundle import check_tokens, merge_layers, update_bundle, write_bundle
 from export.errors import ExportError
 from streaming.bundle import read_bundle
-from streaming.session import Session
+from streaming.session import open_session
 from tests.export.conftest import KINDS, TOKENS, VOCAB_SIZE
 
 
@@ -38,7 +38,7 @@ def test_bundle_is_whole_and_loads(kind, bundles, models):
     assert (info.default_precision, info.chunk_frames, info.vocab_size) == ("int8", 16, VOCAB_SIZE)
     assert info.tail_frames == info.chunk_frames
     for precision in info.files:
-        session = Session(info, precision)
+        session = open_session(info, precision)
         assert session.initial_state(2)[0].shape == (1, 2, info.state_sizes[0])
 
 

@@ -17,7 +17,7 @@ from compress.shrink.layers import LayerPruner, choose_blocks, every_second, ren
 from compress.trainer import TrainSettings, build_optimizer
 from export.bundle import write_bundle
 from streaming.errors import InputError
-from streaming.session import Session
+from streaming.session import open_session
 from tests.shrink.conftest import CONFIGS
 from tests.tiny_teacher import build_teacher
 
@@ -121,7 +121,9 @@ def test_a_bundle_of_what_is_left(conformer, tmp_path):
     assert len(conformer.encoder.layers) == 1
     tokens = ["<blk>", *(f"t{number}" for number in range(1, 23))]
     parts = conformer.encoder, conformer.predictor, conformer.joiner
-    session = Session(write_bundle(tmp_path / "bundle", *parts, tokens, quantize="none"), "fp32")
+    session = open_session(
+        write_bundle(tmp_path / "bundle", *parts, tokens, quantize="none"), "fp32"
+    )
     features, state = torch.randn(1, 24, 80) * 4 - 6, conformer.encoder.initial_state(1)
     exported = session.initial_state(1)
     for chunk in features.split(8, dim=1):

@@ -42,10 +42,10 @@ def test_a_stream_ends_after_its_silence(recognizer, speech):
 def test_reset_keeps_the_encoder_and_the_last_labels(recognizer, speech):
     stream = recognizer.create_stream()
     stream.accept(speech)
-    state, labels = stream.state, stream.search.labels
+    state, labels = stream.state, stream.search.memory[0]
     recognizer.reset(stream)
     assert stream.state is state
-    assert np.array_equal(stream.search.labels, labels)
+    assert np.array_equal(stream.search.memory[0], labels)
     recognizer.reset(stream)  # nothing was heard since: no context
-    assert stream.search.labels.tolist() == [-1, 0]
+    assert stream.search.memory[0].tolist() == [-1, 0]
     assert recognizer.get_result_all(stream).segment == 1

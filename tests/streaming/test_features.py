@@ -5,7 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.errors import InputError
-from streaming.features import SILENCE, FeatureSettings, FeatureStream, compute_features
+from streaming.features import (
+    SILENCE,
+    FeatureSettings,
+    FeatureStream,
+    compute_features,
+    preset_settings,
+)
 
 SETTINGS = FeatureSettings()
 
@@ -23,6 +29,42 @@ def kaldi_features(samples: np.ndarray) -> np.ndarray:
     fbank.accept_waveform(16000, samples.tolist())
     fbank.input_finished()
     return np.array([fbank.get_frame(i) for i in range(fbank.num_frames_ready)])
+
+
+def nemo_features(samples: np.ndarray) -> np.ndarray:
+    """The same with sherpa-onnx's settings for its NeMo family."""
+    options = knf.FbankOptions()
+    options.frame_opts.samp_freq = 16000
+    options.frame_opts.dither = 0
+    options.frame_opts.snip_edges = False
+    options.frame_opts.window_type = "hann"
+    options.frame_opts.remove_dc_offset = False
+    options.mel_opts.num_bins = 80
+    options.mel_opts.low_freq = 0
+    options.mel_opts.high_freq = 8000
+    options.mel_opts.is_librosa = True
+    fbank = knf.OnlineFbank(options)
+    fbank.accept_waveform(16000, samples.tolist())
+    fbank.input_finished()
+    return np.array([fbank.get_frame(i) for i in range(fbank.num_frames_ready)])
+
+
+def test_nemo_preset_equals_kaldi_native_fbank_exactly(speech):
+    settings = preset_settings("nemo")
+    found = compute_features(speech, settings)
+    assert np.array_equal(found, nemo_features(speech))
+    assert np.abs(found - compute_features(speech, SETTINGS)).mean() > 0.5, "another scale"
+    assert FeatureSettings.from_json(settings.to_json()) == settings
+
+
+def test_nemo_preset_gives_the_same_silence():
+    features = compute_features(np.zeros(1600, dtype=np.float32), preset_settings("nemo"))
+    assert np.all(features == np.float32(SILENCE))
+
+
+def test_unknown_preset_is_refused():
+    with pytest.raises(InputError, match="use kaldi or nemo"):
+        preset_settings("whisper")
 
 
 def test_equal_kaldi_native_fbank_exactly(speech):
@@ -76,7 +118,14 @@ def test_settings_survive_json():
 
 
 @pytest.mark.parametrize(
-    "change", [{"preset": "nemo"}, {"num_mel_bins": "80"}, {"colour": 1}, {"sample_rate": 1}]
+    "change",
+    [
+        {"preset": "nemo"},  # with kaldi's window
+        {"preset": "mel"},
+        {"num_mel_bins": "80"},
+        {"colour": 1},
+        {"sample_rate": 1},
+    ],
 )
 def test_wrong_settings_are_refused(change):
     with pytest.raises(InputError):

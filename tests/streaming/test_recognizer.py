@@ -136,7 +136,7 @@ def test_state_is_of_constant_size(recognizer):
     sizes = set()
     for seed in range(30):
         stream.accept(make_speech(16000, seed))
-        sizes.add((*(s.shape for s in stream.state), stream.search.labels.shape))
+        sizes.add((*(s.shape for s in stream.state), stream.search.memory[0].shape))
         assert stream.features.num_ready < 32
     assert sizes == {((1, 1, 24), (1, 1, 1), (2,))}
     frames = float(stream.state[1][0, 0, 0])
