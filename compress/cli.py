@@ -335,6 +335,51 @@ def export_bundle(
     say(f"next: compress transcribe {out} FILE.wav, or compress listen {out}")
 
 
+@app.command(epilog="Example: compress validate sherpa-onnx-streaming-zipformer-en")
+def validate(
+    bundle: Annotated[
+        Path, typer.Argument(help="A bundle, or anyone's folder of encoder, decoder and joiner.")
+    ],
+) -> None:
+    """Find what would kill sherpa-onnx or onnxruntime before they load it, each with the fix."""
+    from export.describe import inspect_folder
+
+    found = inspect_folder(bundle)
+    for problem in found.problems:
+        say_error(problem)
+    if found.problems:
+        raise typer.Exit(2)
+    for line in found.description:
+        typer.echo(line)
+    say(f"next: {found.next_command}")
+
+
+@app.command(epilog="Example: compress verify runs/NAME/bundle --model runs/NAME/student")
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder the bundle was made of; compared with too.")
+    ] = None,
+    data: Data = None,
+    split: Annotated[str, typer.Option(help="Which part of the data.")] = "test",
+    num: Annotated[int, typer.Option(min=1, help="Utterances of each set, at most.")] = 200,
+    max_wer_increase: Annotated[
+        float | None, typer.Option(help="Points of WER a precision may lose against fp32.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of where the streams begin and are reset.")] = 0,
+    out: Annotated[
+        Path, typer.Option(help="Folder for parity.json, and evidence of what fails.")
+    ] = Path("runs/verify"),
+) -> None:
+    """Compare torch, onnxruntime in every precision and sherpa-onnx on the same speech."""
+    say(f"compress verify: {bundle}; loading libraries")
+    from compress.verify import verify_files
+
+    verify_files(bundle, model, data or [], split, num, out, seed, max_wer_increase)
+    say(f"wrote {out}/parity.json: every step passed")
+    say(f"next: compress transcribe {bundle} FILE.wav, or compress pack {bundle}")
+
+
 @app.command(epilog="Example: compress pack runs/channel-0.9/bundle")
 def pack(
     bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+
+from export.weights import find_bad_weight
 
 # The oldest runtime sherpa-onnx still ships is onnxruntime 1.16.3 (HarmonyOS).
 MAX_IR = 9
 MAX_OPSET = 19
-DOMAINS = ("", "ai.onnx", "com.microsoft")
+MAX_BYTES = 2 << 30
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 Dim = int | str
 
 
@@ -47,6 +48,9 @@ def read_graph(path: Path, problems: list[str]) -> Graph | None:
     if not path.is_file():
         problems.append(f"{path}: missing: copy or export the model again")
         return None
+    if path.stat().st_size > MAX_BYTES:
+        problems.append(f"{path}: larger than 2 GiB, which no protobuf is: copy or export it again")
+        return None
     try:
         model = onnx.load(path, load_external_data=False)
         if not (model.graph.input and model.graph.output):
@@ -75,23 +79,20 @@ def _check_file(graph: Graph, model: onnx.ModelProto) -> None:
     """IR, opset, operators, weights."""
     ir = model.ir_version
     graph.require(ir <= MAX_IR, f"IR {ir} is refused by deployed onnxruntimes: write IR 8")
+    for domain in sorted(used_domains(model.graph) - {*DOMAINS}):
+        graph.require(False, f"operators of {domain} are not in onnxruntime: use standard ones")
     for opset in model.opset_import:
-        domain = opset.domain or "ai.onnx"
-        known = opset.domain in DOMAINS
-        graph.require(known, f"operators of {domain} are not in onnxruntime: use standard ones")
         if opset.domain in ("", "ai.onnx"):
             new = f"opset {opset.version} is unknown to deployed onnxruntimes: write opset 17"
             graph.require(opset.version <= MAX_OPSET, new)
-    for weight in model.graph.initializer:
-        if weight.data_location == TensorProto.EXTERNAL:
-            graph.require(False, "weights lie in another file: Android cannot load it, save in one")
-            break
-        if weight.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16):
-            array = numpy_helper.to_array(weight)
-            if not graph.require(
-                bool(np.isfinite(array).all()), f"{weight.name} holds NaN or infinity: train again"
-            ):
-                break
+    problem = find_bad_weight(model, graph.path.parent)
+    graph.require(not problem, problem)
+
+
+def used_domains(graph: onnx.GraphProto) -> set[str]:
+    """Domains of the operators that are there; files often declare more."""
+    inner = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    return {node.domain for node in graph.node}.union(*map(used_domains, inner))
 
 
 def require_integer(graph: Graph, key: str) -> int | None:
@@ -103,6 +104,19 @@ def require_integer(graph: Graph, key: str) -> int | None:
         if graph.require(right, f"metadata {key} is {value!r}, not an integer of 0 or more: {fix}"):
             return int(value or 0)
     return None
+
+
+def require_integers(graph: Graph, key: str) -> list[int] | None:
+    """A metadata value that must be integers of 0 or more, parted by commas."""
+    texts = [text.strip() for text in graph.metadata.get(key, "").split(",")]
+    fix = f"metadata {key} must be integers parted by commas: export again"
+    right = all(text.isascii() and text.isdigit() for text in texts)
+    return [int(text) for text in texts] if graph.require(right, fix) else None
+
+
+def require_type(graph: Graph, value: Tensor, dtype: int) -> bool:
+    name = onnx.TensorProto.DataType.Name(dtype).lower().replace("float", "float32")
+    return graph.require(value.dtype == dtype, f"{value.name} must be {name}: export it so")
 
 
 def require_tensors(graph: Graph, side: str, wanted: int) -> bool:
@@ -121,8 +135,8 @@ def require_shape(graph: Graph, value: Tensor, wanted: Sequence[Dim | None]) -> 
         return False
     for have, want in zip(shape, wanted, strict=True):
         if want is None and isinstance(have, int):
-            fix = f"{value.name} is fixed to {have} streams: export with a free batch axis"
-            return graph.require(False, fix)
+            fix = "sherpa-onnx dies of another number at once, export with a free batch axis"
+            return graph.require(False, f"{value.name} is fixed to {have} streams: {fix}")
         if isinstance(want, int) and isinstance(have, int) and have != want:
             fix = f"{value.name} is {shape}, metadata and tensors ask for {names}: export again"
             return graph.require(False, fix)

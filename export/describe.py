@@ -1,0 +1,79 @@
+"""`compress validate`: what kills a recogniser, else what the folder holds and what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.interface import Graph, read_graph
+from export.loading import bundle_problems, graph_problems
+from export.validate import find_sets, is_nemo, validate_bundle
+from streaming.bundle import INFO_FILE, TOKENS_FILE, read_bundle
+
+FRAME_MS = 10
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """problems: one line each, with the fix. description: lines for the user, of a fit folder."""
+
+    problems: list[str]
+    description: list[str]
+    next_command: str = ""
+
+
+def inspect_folder(folder: Path) -> Inspection:
+    """validate_bundle(), then onnxruntime, in a process of its own, on two silent streams."""
+    problems = validate_bundle(folder)
+    if problems:
+        return Inspection(problems, [])
+    ours = (folder / INFO_FILE).exists()
+    sets = find_sets(folder)
+    read = [[_read(folder / name) for name in names.values()] for names in sets.values()]
+    if ours:
+        problems = bundle_problems(read_bundle(folder))
+    else:
+        known = not is_nemo(read[0][1])
+        once = {graph.path: graph for graphs in read for graph in graphs}
+        problems = graph_problems([*once.values()], run=known)
+    if problems:
+        return Inspection(problems, [])
+    lines = [describe_model(folder, *read[0])]
+    for precision, graphs in zip(sets, read, strict=True):
+        sizes = [f"{g.path.name} {_megabytes([g.path])}" for g in graphs]
+        lines.append(f"{precision}: {', '.join(sizes)}, {_megabytes([g.path for g in graphs])}")
+    if ours:
+        return Inspection([], lines, f"compress verify {folder}")
+    names = sets[next(iter(sets))]
+    options = " ".join(f"--{graph}={folder / name}" for graph, name in names.items())
+    return Inspection([], lines, f"sherpa-onnx --tokens={folder / TOKENS_FILE} {options} FILE.wav")
+
+
+def _read(path: Path) -> Graph:
+    graph = read_graph(path, [])
+    assert graph is not None, "validate_bundle has read it"
+    return graph
+
+
+def describe_model(folder: Path, encoder: Graph, decoder: Graph, joiner: Graph) -> str:
+    """Family, chunk, vocabulary."""
+    meta = encoder.metadata
+    if is_nemo(decoder):
+        family, vocab_size = "NeMo", int(meta["vocab_size"]) + 1
+        chunk, shift, blank = meta["window_size"], meta["chunk_shift"], vocab_size - 1
+        bins = encoder.inputs[0].shape[1]
+    else:
+        family, vocab_size = meta["model_type"], int(decoder.metadata["vocab_size"])
+        chunk, shift, blank = meta["T"], meta["decode_chunk_len"], 0
+        bins = encoder.inputs[0].shape[2]
+    ahead = int(chunk) - int(shift)
+    more = f" and {ahead} frames of look-ahead" if ahead else ""
+    return (
+        f"{folder}: fit for sherpa-onnx, family {family}; chunks of {shift} frames = "
+        f"{FRAME_MS * int(shift)} ms{more}; {vocab_size} tokens, blank {blank}; {bins} mel bins; "
+        f"{len(encoder.inputs) - 1} state tensors"
+    )
+
+
+def _megabytes(paths: list[Path]) -> str:
+    return f"{sum(path.stat().st_size for path in paths) / 1e6:.2f} MB"
