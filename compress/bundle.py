@@ -14,10 +14,10 @@ from compress.models.transducer import Transducer
 from compress.progress import say
 from compress.shrink.layouts import Block, parse_layout
 from export.bundle import write_bundle
+from export.targets import TARGETS
 from export.wrap import AnyPredictor, Encoder
 from streaming.bundle import BundleInfo
 from streaming.errors import InputError
-from streaming.features import FeatureSettings, preset_settings
 
 
 def export_model(
@@ -33,6 +33,8 @@ def export_model(
     target: of export.targets; auto takes the one that fits predictor and features.
     Raises InputError for a model that does not stream, and for an `out` that exists.
     """
+    if target not in ("auto", *TARGETS):
+        raise InputError(f"no target {target!r}: use auto, {' or '.join(TARGETS)}")
     model, tokenizer = load_model(folder)
     if out.exists():
         raise InputError(f"{out} exists: choose another --out")
@@ -47,7 +49,7 @@ def export_model(
         quantize=quantize,
         tail_frames=tail_frames,
         block_rows=block_rows(model),
-        features=feature_settings(model),
+        features=model.config.encoder.feature_settings,
         target=choose_target(model) if target == "auto" else target,
     )
     graphs = len(info.files[info.default_precision])
@@ -60,12 +62,6 @@ def block_rows(model: Transducer) -> dict[str, int]:
     """module -> rows of a block, for the layers that export computes without their zeros."""
     layouts = {name: parse_layout(spec) for name, spec in model.config.sparse.items()}
     return {name: layout.rows for name, layout in layouts.items() if isinstance(layout, Block)}
-
-
-def feature_settings(model: Transducer) -> FeatureSettings:
-    """What the model hears, in training as on the device."""
-    encoder = model.config.encoder
-    return preset_settings(encoder.features, encoder.num_mel_bins)
 
 
 def choose_target(model: Transducer) -> str:

@@ -225,7 +225,7 @@ def train(
     )
     teacher_folder = teacher if student else None
     training = Training(settings, data or [], noise, out, teacher_folder, init)
-    _ = training.lessons  # refuses what cannot be asked for before anything is written
+    _ = training.lessons, training.features  # refuses what is impossible before it writes
     asked = {
         "recipe": settings.model_dump(mode="json"),
         "teacher": str(teacher.resolve()) if student else None,
@@ -322,6 +322,9 @@ def train_language_model(
 def export_bundle(
     model: Annotated[Path, typer.Argument(help="A model folder, as compress train writes it.")],
     quantize: Annotated[str, typer.Option(help="int8 or none.")] = "int8",
+    target: Annotated[
+        str, typer.Option(help="auto, sherpa_lstm or sherpa_nemo; auto goes by the predictor.")
+    ] = "auto",
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/bundle"),
 ) -> None:
     """Write a streaming bundle of a trained model."""
@@ -330,7 +333,7 @@ def export_bundle(
 
     if quantize not in ("int8", "none"):
         raise InputError(f"--quantize is int8 or none, got {quantize!r}")
-    export_model(model, out, "int8" if quantize == "int8" else "none")
+    export_model(model, out, "int8" if quantize == "int8" else "none", target=target)
     say(f"wrote {out}")
     say(f"next: compress transcribe {out} FILE.wav, or compress listen {out}")
 

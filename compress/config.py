@@ -26,6 +26,8 @@ from compress.models.config import (
     SUBSAMPLING,
     ConformerConfig,
     LstmConfig,
+    LstmPredictorConfig,
+    PredictorConfig,
     StatelessPredictorConfig,
     TransducerConfig,
     uniform_conformer,
@@ -62,49 +64,74 @@ class RealRecipe(Strict):
     from_step: NonNegativeInt = 0
 
 
-class ConformerRecipe(Strict):
-    """A uniform Conformer with a stateless predictor as wide as its joiner."""
+class NetworkRecipe(Strict):
+    """What every network has: a predictor as wide as the joiner, and the features it hears.
+
+    features: a preset of streaming/features.py; by default what the predictor's bundle needs,
+    nemo for an LSTM, kaldi for a stateless one.
+    """
+
+    joint_width: PositiveInt
+    predictor: Literal["stateless", "lstm"] = "stateless"
+    features: Literal["kaldi", "nemo"] | None = None
+
+    @model_validator(mode="after")
+    def a_bundle_is_possible(self) -> NetworkRecipe:
+        if self.predictor == "lstm" and self.features == "kaldi":
+            raise ValueError("an LSTM predictor goes with features nemo: leave features out")
+        return self
+
+    @property
+    def preset(self) -> Literal["kaldi", "nemo"]:
+        return self.features or ("nemo" if self.predictor == "lstm" else "kaldi")
+
+    def with_predictor(
+        self, encoder: ConformerConfig | LstmConfig, vocab_size: int
+    ) -> TransducerConfig:
+        width = encoder.joint_width
+        predictor: PredictorConfig = StatelessPredictorConfig(width=width, joint_width=width)
+        if self.predictor == "lstm":
+            predictor = LstmPredictorConfig(embedding=width, width=width, joint_width=width)
+        return TransducerConfig(vocab_size=vocab_size, encoder=encoder, predictor=predictor)
+
+
+class ConformerRecipe(NetworkRecipe):
+    """A uniform Conformer."""
 
     kind: Literal["conformer"] = "conformer"
     num_layers: PositiveInt
     width: PositiveInt
     num_heads: PositiveInt
     feed_forward: PositiveInt
-    joint_width: PositiveInt
     kernel_size: int = Field(15, ge=2)
     chunk_frames: int = Field(32, gt=0, multiple_of=SUBSAMPLING)
     left_context: PositiveInt = 32
     full_context: bool = False
 
     def build(self, vocab_size: int) -> TransducerConfig:
-        encoder = uniform_conformer(**self.model_dump(exclude={"kind"}))
-        return with_predictor(encoder, vocab_size)
+        widths = self.model_dump(exclude={"kind", "predictor", "features"})
+        encoder = uniform_conformer(features=self.preset, **widths)
+        return self.with_predictor(encoder, vocab_size)
 
 
-class LstmRecipe(Strict):
-    """LSTM layers of one width with a stateless predictor as wide as its joiner."""
+class LstmRecipe(NetworkRecipe):
+    """LSTM layers of one width."""
 
     kind: Literal["lstm"] = "lstm"
     num_layers: PositiveInt
     width: PositiveInt
-    joint_width: PositiveInt
     chunk_frames: int = Field(32, gt=0, multiple_of=SUBSAMPLING)
 
     def build(self, vocab_size: int) -> TransducerConfig:
         encoder = LstmConfig(
+            features=self.preset,
             chunk_frames=self.chunk_frames,
             subsampling_width=self.width,
             width=self.width,
             joint_width=self.joint_width,
             hidden=[self.width] * self.num_layers,
         )
-        return with_predictor(encoder, vocab_size)
-
-
-def with_predictor(encoder: ConformerConfig | LstmConfig, vocab_size: int) -> TransducerConfig:
-    width = encoder.joint_width
-    predictor = StatelessPredictorConfig(width=width, joint_width=width)
-    return TransducerConfig(vocab_size=vocab_size, encoder=encoder, predictor=predictor)
+        return self.with_predictor(encoder, vocab_size)
 
 
 def kind_of(model: Any) -> str:

@@ -107,8 +107,9 @@ def label_data(
     if lm:
         asked |= {"lm": str(lm.resolve()), "lm_weight": lm_weight}
     claim_folder(asked, out, resume)
+    settings = teacher.config.encoder.feature_settings
     stores = [
-        build_store(cache_folder(), f"{set_name(spec)}-{split}", some)
+        build_store(cache_folder(), f"{set_name(spec)}-{split}", some, settings=settings)
         for spec, some in zip(data, cuts, strict=True)
     ]
     targets = run_teacher(out / "targets", kind, teacher, tokenizer, stores)

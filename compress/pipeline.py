@@ -52,7 +52,7 @@ from compress.distill.lessons import Lesson, check_lessons
 from compress.distill.setup import build_teaching
 from compress.evaluate import decode_store, evaluate, word_error_rate
 from compress.measure import decode_bundle
-from compress.models.transducer import Transducer
+from compress.models.transducer import Transducer, check_same_features
 from compress.progress import say
 from compress.report.render import write_report
 from compress.shrink.candidate import cut_at_once
@@ -68,7 +68,7 @@ from export.bundle import update_bundle
 from export.pack import list_zeros, name_pack, pack_bundle
 from streaming.bundle import BundleInfo, read_bundle
 from streaming.errors import InputError
-from streaming.features import FloatArray
+from streaming.features import FeatureSettings, FloatArray
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -91,6 +91,11 @@ class Run:
     def tokenizer(self) -> Tokenizer:
         return self._teacher[1]
 
+    @property
+    def features(self) -> FeatureSettings:
+        """What teacher and student hear."""
+        return self.teacher.config.encoder.feature_settings
+
     @cached_property
     def _teacher(self) -> tuple[Transducer, Tokenizer]:
         return load_model(self.config.teacher)
@@ -99,6 +104,7 @@ class Run:
         """Refuse a teacher, layout or data that cannot be used, before anything is written."""
         networks(self.teacher)
         student = self.untrained(0.0 if self.config.target else self.config.sparsity)
+        check_same_features(self.teacher, student.config)
         tokenizers = self.tokenizer, self.tokenizer
         check_lessons(self.config.recipe.lessons, self.teacher, student, tokenizers)
         assert all(self.test_cuts.values()), "a set without utterances is refused when it is read"
@@ -127,13 +133,14 @@ class Run:
         noise = Path(self.config.noise) if self.config.noise else None
         augmenter = Augmenter(noise, AugmentSettings(**recipe.augment.model_dump()))
         hear = recipe.real.model_dump(include={"copies", "joined", "words_range"})
+        hear["features"] = self.features
         stores = [train_store(spec, augmenter, recipe.seed, **hear) for spec in self.config.data]
         new = self.config.pattern == "small"
         from_step = recipe.warm_up.steps(recipe.steps) if new else 0
         sources = [Source(store, store.seconds, from_step) for store in stores]
         if new or not stores:  # a new network learns its first phones from synthetic speech
             num = recipe.synthetic.train
-            store = synthetic_store(num, "train", recipe.seed + 1, augmenter)
+            store = synthetic_store(num, "train", recipe.seed + 1, augmenter, self.features)
             sources.append(Source(store, store.seconds))
         return check_sources(sources, self.tokenizer, recipe.batches.tail_frames)
 
@@ -158,17 +165,20 @@ class Run:
         recipe = self.config.recipe
         if not self.config.data:
             num = recipe.synthetic.test
-            return {"synthetic/test": synthetic_store(num, "test", recipe.seed)}
-        return {f"{set_name(spec)}/test": real_store(spec, "test") for spec in self.config.data}
+            store = synthetic_store(num, "test", recipe.seed, features=self.features)
+            return {"synthetic/test": store}
+        data = self.config.data
+        return {f"{set_name(spec)}/test": real_store(spec, "test", self.features) for spec in data}
 
     @cached_property
     def dev_sets(self) -> list[FeatureStore]:
         """Speech that settles choices and judges nothing; packs without a dev split have none."""
         recipe = self.config.recipe
         if not self.config.data:
-            return [synthetic_store(recipe.synthetic.dev, "dev", recipe.seed)]
+            num = recipe.synthetic.dev
+            return [synthetic_store(num, "dev", recipe.seed, features=self.features)]
         with_dev = [spec for spec in self.config.data if has_split(spec, "dev")]
-        return [real_store(spec, "dev") for spec in with_dev]
+        return [real_store(spec, "dev", self.features) for spec in with_dev]
 
     def dev_wer(self, model: Transducer, num_utterances: int) -> float:
         """WER on evenly spaced utterances of the development speech."""

@@ -33,10 +33,11 @@ from compress.data.tokenizer import Tokenizer, train_tokenizer
 from compress.distill.lessons import Lesson
 from compress.distill.setup import build_teaching
 from compress.evaluate import evaluate
-from compress.models.transducer import Transducer
+from compress.models.transducer import Transducer, check_same_features
 from compress.progress import say
 from compress.trainer import train
 from streaming.errors import InputError
+from streaming.features import FeatureSettings
 
 TOKENIZER_SENTENCES = 20_000
 
@@ -80,6 +81,14 @@ class Training:
         return train_tokenizer(sentences, self.recipe.vocab_size)
 
     @cached_property
+    def features(self) -> FeatureSettings:
+        """What the network hears. Raises InputError when its teacher, or --init, hears another."""
+        config = self.recipe.model.build(self.tokenizer.vocab_size)
+        for other in filter(None, (self.teacher, self.init)):
+            check_same_features(other[0], config)
+        return config.encoder.feature_settings
+
+    @cached_property
     def sources(self) -> list[Source]:
         """Synthetic speech if the recipe has some, then the packs of --data."""
         recipe = self.recipe
@@ -87,11 +96,11 @@ class Training:
         sources = []
         if recipe.synthetic:
             num = recipe.synthetic.train
-            store = synthetic_store(num, "train", recipe.seed, augmenter)
+            store = synthetic_store(num, "train", recipe.seed, augmenter, self.features)
             sources.append(Source(store, recipe.synthetic.share))
         hear = recipe.real.model_dump(include={"copies", "joined", "words_range"})
         for spec in self.data:
-            store = train_store(spec, augmenter, recipe.seed, **hear)
+            store = train_store(spec, augmenter, recipe.seed, features=self.features, **hear)
             sources.append(Source(store, recipe.real.share, recipe.real.from_step))
         if not sources:
             raise InputError("nothing to train on: give --data, or synthetic in the recipe")
@@ -99,11 +108,13 @@ class Training:
 
     @cached_property
     def test_sets(self) -> dict[str, FeatureStore]:
-        sets = {f"{set_name(spec)}/test": real_store(spec, "test") for spec in self.data}
+        heard = self.features
+        sets = {f"{set_name(spec)}/test": real_store(spec, "test", heard) for spec in self.data}
         synthetic = self.recipe.synthetic
         if not synthetic:
             return sets
-        return {"synthetic/test": synthetic_store(synthetic.test, "test", self.recipe.seed)} | sets
+        store = synthetic_store(synthetic.test, "test", self.recipe.seed, features=heard)
+        return {"synthetic/test": store} | sets
 
     @cached_property
     def sampler(self) -> BatchSampler:

@@ -16,9 +16,12 @@ from compress.data.tokenizer import UNKNOWN_ID, Tokenizer
 from compress.models.config import SUBSAMPLING
 from compress.progress import say
 from streaming.errors import InputError
+from streaming.features import FeatureSettings
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
+
+KALDI = FeatureSettings()
 
 
 def cache_folder() -> Path:
@@ -33,10 +36,15 @@ def synthetic_cuts(num_utterances: int, split: str, seed: int) -> list[Cut]:
 
 
 def synthetic_store(
-    num_utterances: int, split: str, seed: int, augmenter: Augmenter | None = None
+    num_utterances: int,
+    split: str,
+    seed: int,
+    augmenter: Augmenter | None = None,
+    features: FeatureSettings = KALDI,
 ) -> FeatureStore:
     cuts = synthetic_cuts(num_utterances, split, seed)
-    return build_store(cache_folder(), f"synthetic-{split}", cuts, augmenter, seed=seed)
+    name = f"synthetic-{split}"
+    return build_store(cache_folder(), name, cuts, augmenter, seed=seed, settings=features)
 
 
 def real_cuts(spec: str, split: str) -> list[Cut]:
@@ -56,6 +64,7 @@ def train_store(
     copies: int,
     joined: int,
     words_range: tuple[int, int],
+    features: FeatureSettings = KALDI,
 ) -> FeatureStore:
     """Training split of a pack: each utterance heard `copies` times, augmented differently.
 
@@ -65,7 +74,8 @@ def train_store(
     words = [cut for cut in cuts if " " not in cut.supervisions[0].text]
     strings = join_cuts(words, joined, words_range, seed) if words and joined else []
     name = f"{set_name(spec)}-train"
-    return build_store(cache_folder(), name, [*cuts, *strings], augmenter, copies, seed)
+    utterances = [*cuts, *strings]
+    return build_store(cache_folder(), name, utterances, augmenter, copies, seed, features)
 
 
 def drop_unreachable(store: FeatureStore, tokenizer: Tokenizer, tail_frames: int) -> None:
@@ -86,9 +96,10 @@ def drop_unreachable(store: FeatureStore, tokenizer: Tokenizer, tail_frames: int
     store.rows = fitting
 
 
-def real_store(spec: str, split: str) -> FeatureStore:
+def real_store(spec: str, split: str, features: FeatureSettings = KALDI) -> FeatureStore:
     """A split of a pack as it is, to be judged by."""
-    return build_store(cache_folder(), f"{set_name(spec)}-{split}", real_cuts(spec, split))
+    name = f"{set_name(spec)}-{split}"
+    return build_store(cache_folder(), name, real_cuts(spec, split), settings=features)
 
 
 def check_texts(store: FeatureStore, tokenizer: Tokenizer) -> None:

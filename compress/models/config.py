@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from streaming.features import FeatureSettings, preset_settings
+
 SUBSAMPLING = 4  # sherpa-onnx hard-codes 4 x 10 ms per encoder frame for this family
 
 
@@ -30,6 +32,10 @@ class ChunkedConfig(Config):
     width: PositiveInt
     joint_width: PositiveInt
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def feature_settings(self) -> FeatureSettings:
+        return preset_settings(self.features, self.num_mel_bins)
 
     @model_validator(mode="after")
     def chunk_is_whole(self) -> ChunkedConfig:

@@ -9,6 +9,7 @@ from compress.models.config import TransducerConfig
 from compress.models.encoders import build_encoder
 from compress.models.joiner import Joiner
 from compress.models.predictors import build_predictor
+from streaming.errors import InputError
 
 
 class Transducer(nn.Module):
@@ -35,6 +36,16 @@ class Transducer(nn.Module):
             if weight.ndim > 1
         ]
         return self.num_parameters - sum(int((weight == 0).sum()) for weight in matrices)
+
+
+def check_same_features(teacher: Transducer, student: TransducerConfig) -> None:
+    """Raises InputError when the two hear other features: they are computed once, for both."""
+    theirs, ours = teacher.config.encoder, student.encoder
+    if theirs.feature_settings != ours.feature_settings:
+        raise InputError(
+            f"the teacher hears {theirs.features} features of {theirs.num_mel_bins} mel bins, the "
+            f"student {ours.features} of {ours.num_mel_bins}: give both the same features"
+        )
 
 
 def outline(config: TransducerConfig) -> Transducer:
