@@ -8,7 +8,7 @@ from pathlib import Path
 from export.interface import Graph, read_graph
 from export.loading import bundle_problems, graph_problems
 from export.validate import find_sets, is_nemo, validate_bundle
-from streaming.bundle import INFO_FILE, TOKENS_FILE, read_bundle
+from streaming.bundle import INFO_FILE, SUMS_FILE, TOKENS_FILE, read_bundle, read_sums
 
 FRAME_MS = 10
 
@@ -24,10 +24,12 @@ class Inspection:
 
 def inspect_folder(folder: Path) -> Inspection:
     """validate_bundle(), then onnxruntime, in a process of its own, on two silent streams."""
+    ours = (folder / INFO_FILE).exists()
     problems = validate_bundle(folder)
     if problems:
         return Inspection(problems, [])
-    ours = (folder / INFO_FILE).exists()
+    if ours and (problems := foreign_files(folder)):
+        return Inspection(problems, [])
     sets = find_sets(folder)
     read = [[_read(folder / name) for name in names.values()] for names in sets.values()]
     if ours:
@@ -47,6 +49,14 @@ def inspect_folder(folder: Path) -> Inspection:
     names = sets[next(iter(sets))]
     options = " ".join(f"--{graph}={folder / name}" for graph, name in names.items())
     return Inspection([], lines, f"sherpa-onnx --tokens={folder / TOKENS_FILE} {options} FILE.wav")
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """What lies in a bundle without a hash; hidden files are the system's."""
+    known = {SUMS_FILE, *read_sums(folder)}
+    extra = sorted(p.name for p in folder.iterdir() if p.name not in known and p.name[0] != ".")
+    fix = f"not in {SUMS_FILE}, so nobody answers for it: remove it, or copy the bundle again"
+    return [f"{folder / name}: {fix}" for name in extra]
 
 
 def _read(path: Path) -> Graph:

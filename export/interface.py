@@ -14,6 +14,8 @@ from export.weights import find_bad_weight
 MAX_IR = 9
 MAX_OPSET = 19
 MAX_BYTES = 2 << 30
+MAX_LINE = 400
+MAX_DIGITS = 18
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 Dim = int | str
 
@@ -38,8 +40,8 @@ class Graph:
     problems: list[str]
 
     def require(self, right: bool, problem: str) -> bool:
-        if not right:
-            self.problems.append(f"{self.path}: {problem}")
+        if not right:  # names and metadata are other people's: one line, of bounded length
+            self.problems.append(f"{self.path}: {' '.join(problem.split())[:MAX_LINE]}")
         return right
 
 
@@ -95,12 +97,16 @@ def used_domains(graph: onnx.GraphProto) -> set[str]:
     return {node.domain for node in graph.node}.union(*map(used_domains, inner))
 
 
+def is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+
+
 def require_integer(graph: Graph, key: str) -> int | None:
     """A metadata value that must be an integer of 0 or more."""
     value = graph.metadata.get(key)
     fix = "export again, or add it with onnx.helper.set_model_props"
     if graph.require(value is not None, f"metadata has no {key}: {fix}"):
-        right = value is not None and value.isascii() and value.isdigit()
+        right = value is not None and is_number(value)
         if graph.require(right, f"metadata {key} is {value!r}, not an integer of 0 or more: {fix}"):
             return int(value or 0)
     return None
@@ -110,7 +116,7 @@ def require_integers(graph: Graph, key: str) -> list[int] | None:
     """A metadata value that must be integers of 0 or more, parted by commas."""
     texts = [text.strip() for text in graph.metadata.get(key, "").split(",")]
     fix = f"metadata {key} must be integers parted by commas: export again"
-    right = all(text.isascii() and text.isdigit() for text in texts)
+    right = all(map(is_number, texts))
     return [int(text) for text in texts] if graph.require(right, fix) else None
 
 

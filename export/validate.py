@@ -7,6 +7,7 @@ Works on other people's folders too: bundle.json is checked where there is one.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from onnx import TensorProto
 from export.families import ICEFALL, NEMO_KEYS, NEMO_TEXTS
 from export.interface import (
     Graph,
+    is_number,
     read_graph,
     require_integer,
     require_integers,
@@ -23,7 +25,7 @@ from export.interface import (
     require_type,
 )
 from export.states import STATES
-from streaming.bundle import INFO_FILE, TOKENS_FILE, read_bundle
+from streaming.bundle import INFO_FILE, MAX_TOKENS_BYTES, TOKENS_FILE, read_bundle
 from streaming.errors import InputError
 
 GRAPHS = ("encoder", "decoder", "joiner")
@@ -124,7 +126,9 @@ def _check_encoder(encoder: Graph, kind: str) -> None:
     chunk, shift = numbers["T"], numbers["decode_chunk_len"]
     if None in (*numbers.values(), *lists.values()) or chunk is None or shift is None:
         return
-    encoder.require(0 < shift <= chunk, f"decode_chunk_len {shift} must be 1..T ({chunk})")
+    encoder.require(
+        0 < shift <= chunk, f"decode_chunk_len {shift} must be 1..T ({chunk}): export again"
+    )
     lengths = {key: len(values or ()) for key, values in lists.items()}
     same = len({*lengths.values()}) <= 1
     if not encoder.require(same, f"metadata lists differ in length, {lengths}: export again"):
@@ -214,25 +218,27 @@ def check_tokens_file(path: Path, vocab_size: int, blank_last: bool = False) -> 
     """Problems of tokens.txt: every id once, no white space, blank where the family has it."""
     if not path.is_file():
         return [f"{path}: missing: write one 'symbol id' a line"]
+    if path.stat().st_size > MAX_TOKENS_BYTES:
+        return [
+            f"{path}: larger than {MAX_TOKENS_BYTES >> 20} MiB: no list of tokens, copy it again"
+        ]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         return [f"{path}: not UTF-8: write it as UTF-8"]
     symbols: dict[int, str] = {}
-    for number, line in enumerate(lines, 1):
-        parts = line.split()
-        right = len(parts) in (1, 2) and parts[-1].isascii() and parts[-1].isdigit()
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        parts = re.split(r"[ \t\r\v\f]+", line.strip(" \t\r\v\f"))  # white space of C++
+        right = len(parts) in (1, 2) and is_number(parts[-1])
         if not right:
             return [f"{path}:{number}: not 'symbol id': sherpa-onnx exits on this line, fix it"]
         if int(parts[-1]) in symbols:
             return [f"{path}:{number}: id {parts[-1]} is there twice: number each symbol once"]
         symbols[int(parts[-1])] = parts[0] if len(parts) == 2 else " "
     size = vocab_size + blank_last
-    missing = [index for index in range(size) if index not in symbols]
-    if missing:
-        return [
-            f"{path}: no symbol for id {missing[0]} of {size}: export tokens and model together"
-        ]
+    missing = next((index for index in range(size) if index not in symbols), None)
+    if missing is not None:
+        return [f"{path}: no symbol for id {missing} of {size}: export tokens and model together"]
     if blank_last and (symbols.get(vocab_size) != "<blk>" or len(symbols) != size):
         return [f"{path}: must hold {size} symbols, <blk> last: export for this family"]
     if not blank_last and symbols[0] not in ("<blk>", "<eps>", "<blank>"):

@@ -100,7 +100,7 @@ def check_external(weight: TensorProto, folder: Path) -> str:
     if not path.is_file():
         return f"{weight.name} lies in {name}, which is missing: copy the model with all its files"
     numbers = [entries.get(key, "0") for key in ("offset", "length")]
-    if not all(number.isascii() and number.isdigit() for number in numbers):
+    if not all(n.isascii() and n.isdigit() and len(n) < 19 for n in numbers):
         return f"{weight.name} has offset and length {numbers} in {name}: export it again"
     offset, length = map(int, numbers)
     wanted = num_bytes(weight, math.prod(weight.dims))

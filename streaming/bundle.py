@@ -23,6 +23,8 @@ TOKENS_FILE = "tokens.txt"
 GRAPHS = ("encoder", "decoder", "joiner")
 TARGETS = ("sherpa_lstm", "sherpa_nemo")
 MAX_INFO_BYTES = 16 << 20
+MAX_SUMS_BYTES = 1 << 20
+MAX_TOKENS_BYTES = 16 << 20
 MAX_GRAPH_BYTES = 2 << 30  # a protobuf cannot be larger
 
 # Smallest and largest value that makes sense; a wild number would otherwise allocate wild memory.
@@ -137,7 +139,7 @@ def _read_bundle(folder: Path) -> BundleInfo:
         raise BundleError(f"{folder}: no such bundle folder: give the folder with {INFO_FILE}")
     if not (folder / INFO_FILE).is_file():
         raise BundleError(f"{folder / INFO_FILE}: missing: give a bundle made by compress export")
-    sums = _read_sums(folder)
+    sums = read_sums(folder)
     values = _read_json(folder / INFO_FILE)
     _check_schema(values, folder / INFO_FILE)
     _check_hashes(folder, sums)
@@ -158,8 +160,7 @@ def hash_file(path: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_INFO_BYTES:
-        raise BundleError(f"{path}: larger than {MAX_INFO_BYTES >> 20} MiB: export it again")
+    _check_size(path, MAX_INFO_BYTES)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
@@ -169,11 +170,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _read_sums(folder: Path) -> dict[str, str]:
-    """file name -> SHA-256 in hex, from SHA256SUMS."""
+def read_sums(folder: Path) -> dict[str, str]:
+    """file name -> SHA-256 in hex, from SHA256SUMS; raises BundleError for what it may not hold."""
     path = folder / SUMS_FILE
     if not path.is_file():
         raise BundleError(f"{path}: missing: copy the bundle again, with all its files")
+    _check_name(SUMS_FILE, folder, path)
+    _check_size(path, MAX_SUMS_BYTES)
     sums = {}
     for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
         digest, _, name = line.partition("  ")
@@ -197,18 +200,22 @@ def _check_hashes(folder: Path, sums: dict[str, str]) -> None:
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{path}: missing: copy the bundle again, with all its files")
-        if path.stat().st_size > MAX_GRAPH_BYTES:
-            raise BundleError(f"{path}: larger than 2 GiB: export the bundle again")
+        _check_size(path, MAX_TOKENS_BYTES if name == TOKENS_FILE else MAX_GRAPH_BYTES)
         if hash_file(path) != digest:
             raise BundleError(f"{path}: does not match {SUMS_FILE}: copy the bundle again")
+
+
+def _check_size(path: Path, max_bytes: int) -> None:
+    if path.stat().st_size > max_bytes:
+        raise BundleError(f"{path}: larger than {max_bytes >> 20} MiB: export the bundle again")
 
 
 def _check_schema(values: dict[str, Any], where: Path) -> None:
     schema = values.get("schema")
     if schema != SCHEMA:
         raise BundleError(
-            f"{where}: schema {schema!r}, this version reads {SCHEMA}: export the bundle again "
-            "or install the version that wrote it"
+            f"{where}: schema {repr(schema)[:40]}, this version reads {SCHEMA}: export the bundle "
+            "again or install the version that wrote it"
         )
 
 
@@ -217,7 +224,7 @@ def _build_info(values: dict[str, Any], where: Path, folder: Path | None = None)
     _check_schema(values, where)
     known = {f.name for f in fields(BundleInfo)} - {"folder"}
     if set(values) != known:
-        wrong = ", ".join(sorted(set(values) ^ known))
+        wrong = " ".join(", ".join(sorted(set(values) ^ known)).split())[:200]
         raise BundleError(f"{where}: missing or unknown: {wrong}: export the bundle again")
     _check_values(values, where)
     for graphs in values["files"].values():
@@ -233,7 +240,7 @@ def _build_info(values: dict[str, Any], where: Path, folder: Path | None = None)
 def _check_values(values: dict[str, Any], where: Path) -> None:
     def check(right: bool, what: str) -> None:
         if not right:
-            raise BundleError(f"{where}: {what}: export the bundle again")
+            raise BundleError(f"{where}: {what[:200]}: export the bundle again")
 
     for key, (low, high) in LIMITS.items():
         right = type(values[key]) is int and low <= values[key] <= high

@@ -87,6 +87,6 @@ def check_graph(
             dtype = DTYPES.get(have.type, have.type)
             if (have.name, shape, dtype) != (want["name"], want["shape"], want["dtype"]):
                 raise BundleError(
-                    f"{path}: {side[:-1]} is {have.name} {shape} {dtype}, bundle.json says "
-                    f"{want['name']} {want['shape']} {want['dtype']}: export the bundle again"
+                    f"{path}: {side[:-1]} is {have.name!r} {shape} {dtype}, bundle.json says "
+                    f"{want['name']!r} {want['shape']} {want['dtype']}: export the bundle again"
                 )

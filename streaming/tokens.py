@@ -21,7 +21,7 @@ def read_tokens(path: Path, vocab_size: int, blank_id: int = 0) -> list[str]:
     text = path.read_text("utf-8", errors="replace").removesuffix("\n")
     for number, line in enumerate(text.split("\n"), 1):  # splitlines() would cut at U+2028 too
         symbol, _, index = line.rpartition(" ")
-        right = index.isascii() and index.isdigit() and int(index) < vocab_size
+        right = index.isascii() and index.isdigit() and len(index) < 10 and int(index) < vocab_size
         if not symbol or " " in symbol or not right or symbols[int(index)] is not None:
             raise BundleError(f"{path}:{number}: not 'symbol id', ids once: export it again")
         symbols[int(index)] = symbol.replace("▁", WORD_START)

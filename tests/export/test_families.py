@@ -20,13 +20,52 @@ LISTS = {
     "value_head_dims": "8,8",
     "num_heads": "2,2",
 }
-# model_type: (state tensors in, inputs after them, state tensors out)
-COUNTS = {
-    "conformer": (2, 1, 2),
-    "ebranchformer": (12, 1, 13),
-    "zipformer": (14, 0, 14),
-    "zipformer2": (20, 0, 20),
+# Written out by hand for the metadata of write_icefall(), where every other number is 3 (a kernel,
+# 3 layers, ..): shapes as the table of sherpa-onnx's source has them, N the streams.
+N = "N"
+STATES = {
+    "conformer": [(FLOAT, [3, 3, N, 3]), (FLOAT, [3, 2, N, 3]), (INT64, [N])],
+    "ebranchformer": [
+        *[
+            (FLOAT, [N, 3, 3, 3]),
+            (FLOAT, [N, 3, 3, 3]),
+            (FLOAT, [N, 1, 2]),
+            (FLOAT, [N, 6, 2]),
+        ]
+        * 3,
+        (INT64, [N]),
+    ],
+    "zipformer": [
+        *((INT64, [2, N]), (INT64, [1, N])),
+        *((FLOAT, [2, N, 64]), (FLOAT, [1, N, 96])),
+        *((FLOAT, [2, 64, N, 32]), (FLOAT, [1, 32, N, 32])),
+        *((FLOAT, [2, 64, N, 16]), (FLOAT, [1, 32, N, 16])),
+        *((FLOAT, [2, 64, N, 16]), (FLOAT, [1, 32, N, 16])),
+        *((FLOAT, [2, N, 64, 14]), (FLOAT, [1, N, 96, 14])),
+        *((FLOAT, [2, N, 64, 14]), (FLOAT, [1, N, 96, 14])),
+    ],
+    "zipformer2": [
+        *[
+            (FLOAT, [64, N, 32]),
+            (FLOAT, [1, N, 64, 48]),
+            (FLOAT, [64, N, 16]),
+            (FLOAT, [64, N, 16]),
+            (FLOAT, [N, 64, 7]),
+            (FLOAT, [N, 64, 7]),
+        ]
+        * 2,
+        (FLOAT, [32, N, 32]),
+        (FLOAT, [1, N, 32, 72]),
+        (FLOAT, [32, N, 16]),
+        (FLOAT, [32, N, 16]),
+        (FLOAT, [N, 96, 7]),
+        (FLOAT, [N, 96, 7]),
+        (FLOAT, [N, 128, 3, 19]),
+        (INT64, [N]),
+    ],
 }
+# The counter of a conformer does not come out again.
+BACK = {kind: states[:-1] if kind == "conformer" else states for kind, states in STATES.items()}
 
 
 def write_graph(path, inputs, outputs, metadata):
@@ -42,17 +81,16 @@ def write_graph(path, inputs, outputs, metadata):
     onnx.save(model, path)
 
 
-def write_icefall(folder, kind, name="encoder-epoch-9", drop=0):
-    """`drop`: how many of the encoder's state tensors to forget."""
+def write_icefall(folder, kind, name="encoder-epoch-9", drop=0, change=None):
+    """drop: how many state tensors the encoder forgets; change: (place, state) to have instead."""
     family = ICEFALL[kind]
-    states, more, back = COUNTS[kind]
+    states = dict(enumerate(STATES[kind][drop:])) | dict([change] if change else [])
     metadata = dict.fromkeys(family.keys, "3") | {"T": "45", "decode_chunk_len": "32"}
     metadata |= {key: LISTS[key] for key in family.lists} | {"model_type": kind}
     inputs = {"x": (FLOAT, ["N", 45, 80])}
-    inputs |= {f"s{i}": (FLOAT, ["N", 4]) for i in range(states - drop)}
-    inputs |= {f"m{i}": (INT64, ["N"]) for i in range(more)}
+    inputs |= {f"s{i}": state for i, state in states.items()}
     outputs = {"out": (FLOAT, ["N", 8, 512])}
-    outputs |= {f"t{i}": (FLOAT, ["N", 4]) for i in range(back)}
+    outputs |= {f"t{i}": state for i, state in enumerate(BACK[kind])}
     write_graph(folder / f"{name}.onnx", inputs, outputs, metadata)
     write_graph(
         folder / "decoder-epoch-9.onnx",
@@ -69,14 +107,41 @@ def write_icefall(folder, kind, name="encoder-epoch-9", drop=0):
     (folder / "tokens.txt").write_text("<blk> 0\na 1\nb 2\n#0 3\n")
 
 
-@pytest.mark.parametrize("kind", COUNTS)
+@pytest.mark.parametrize("kind", STATES)
 def test_icefall_families(kind, tmp_path):
     write_icefall(tmp_path, kind)
     assert validate_bundle(tmp_path) == []
     write_icefall(tmp_path, kind, drop=1)
     problems = validate_bundle(tmp_path)
     assert len(problems) == 1
-    assert f"inputs, this family needs {1 + sum(COUNTS[kind][:2])}" in problems[0]
+    assert f"inputs, this family needs {1 + len(STATES[kind])}" in problems[0]
+
+
+@pytest.mark.parametrize("kind", STATES)
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_a_state_of_another_shape_or_type(kind, place, tmp_path):
+    place %= len(STATES[kind])
+    dtype, shape = STATES[kind][place]
+    wider = [size if size == N else size + 1 for size in shape] if len(shape) > 1 else [N, 2]
+    write_icefall(tmp_path, kind, change=(place, (dtype, wider)))
+    assert [p for p in validate_bundle(tmp_path) if f"encoder-epoch-9.onnx: s{place} is" in p]
+    other = INT64 if dtype == FLOAT else FLOAT
+    write_icefall(tmp_path, kind, change=(place, (other, shape)))
+    name = "float32" if dtype == FLOAT else "int64"
+    assert f"s{place} must be {name}: export it so" in validate_bundle(tmp_path)[0]
+    write_icefall(tmp_path, kind, change=(place, (dtype, [5 if s == N else s for s in shape])))
+    assert f"s{place} is fixed to 5 streams" in validate_bundle(tmp_path)[0]
+
+
+def test_lists_of_different_lengths(tmp_path):
+    write_icefall(tmp_path, "zipformer2")
+    path = tmp_path / "encoder-epoch-9.onnx"
+    model = onnx.load(path)
+    next(entry for entry in model.metadata_props if entry.key == "num_heads").value = "2,2,2"
+    onnx.save(model, path)
+    problems = validate_bundle(tmp_path)
+    assert len(problems) == 1
+    assert "lists differ in length" in problems[0]
 
 
 def test_int8_encoder_with_fp32_decoder(tmp_path):
@@ -84,7 +149,7 @@ def test_int8_encoder_with_fp32_decoder(tmp_path):
     assert validate_bundle(tmp_path) == []
 
 
-@pytest.mark.parametrize("kind", COUNTS)
+@pytest.mark.parametrize("kind", STATES)
 def test_every_key_is_missed(kind, tmp_path):
     write_icefall(tmp_path, kind)
     path = tmp_path / "encoder-epoch-9.onnx"
@@ -97,37 +162,65 @@ def test_every_key_is_missed(kind, tmp_path):
         assert f"metadata has no {key}:" in text
 
 
-def write_nemo(folder, num_bins=80, **changes):
+NEMO = {
+    "audio_signal": (FLOAT, ["N", 80, "T"]),
+    "length": (INT64, ["N"]),
+    "channel": (FLOAT, ["N", 4, 4, 4]),
+    "time": (FLOAT, ["N", 4, 4, 4]),
+    "channel_len": (INT64, ["N"]),
+}
+PREDICTOR = {
+    "targets": (INT32, [1, 1]),
+    "n": (INT32, [1]),
+    "h": (FLOAT, [4, 1, 4]),
+    "c": (FLOAT, [4, 1, 4]),
+}
+
+
+def write_nemo(folder, tensors=None, logit=(1, 1, 3), **changes):
+    """tensors: inputs by name to have instead; changes: metadata, "" for none of it."""
     metadata = dict.fromkeys(NEMO_KEYS, "4") | {"vocab_size": "2", "normalize_type": "NA"}
+    encoder = {name: (tensors or {}).get(name, value) for name, value in NEMO.items()}
+    decoder = {name: (tensors or {}).get(name, value) for name, value in PREDICTOR.items()}
+    caches = {f"next_{name}": encoder[name] for name in [*NEMO][2:]}
+    lengths = {"encoded_lengths": (INT64, ["N"])}
     write_graph(
         folder / "encoder.onnx",
-        {
-            "audio_signal": (FLOAT, ["N", num_bins, "T"]),
-            "length": (INT64, ["N"]),
-            "channel": (FLOAT, ["N", 4, 4, 4]),
-            "time": (FLOAT, ["N", 4, 4, 4]),
-            "channel_len": (INT64, ["N"]),
-        },
-        {"outputs": (FLOAT, ["N", 512, "S"])},
+        encoder,
+        {"outputs": (FLOAT, ["N", 512, "S"])} | lengths | caches,
         {key: value for key, value in (metadata | changes).items() if value},
     )
-    state = (FLOAT, [4, 1, 4])
-    write_graph(
-        folder / "decoder.onnx",
-        {"targets": (INT32, [1, 1]), "n": (INT32, [1]), "h": state, "c": state},
-        {"out": (FLOAT, [1, 4, 1]), "len": (INT32, [1]), "h2": state, "c2": state},
-        {},
-    )
-    write_graph(folder / "joiner.onnx", {"a": state, "b": state}, {"logit": state}, {})
+    states = {"h2": decoder["h"], "c2": decoder["c"]}
+    out = {"out": (FLOAT, [1, 4, 1]), "len": (INT32, [1])}
+    write_graph(folder / "decoder.onnx", decoder, out | states, {})
+    vectors = {"a": (FLOAT, [1, 512, 1]), "b": (FLOAT, [1, 4, 1])}
+    write_graph(folder / "joiner.onnx", vectors, {"logit": (FLOAT, list(logit))}, {})
     (folder / "tokens.txt").write_text("a 0\nb 1\n<blk> 2\n")
+
+
+NEMO_BREAKS = {
+    "free bins": ({"tensors": {"audio_signal": (FLOAT, ["N", "C", "T"])}}, "with fixed bins"),
+    "other window": ({"tensors": {"audio_signal": (FLOAT, ["N", 80, 9])}}, "audio_signal is"),
+    "one stream": ({"tensors": {"audio_signal": (FLOAT, [1, 80, 4])}}, "fixed to 1 streams"),
+    "int32 length": ({"tensors": {"length": (INT32, ["N"])}}, "length must be int64"),
+    "cache": ({"tensors": {"time": (FLOAT, ["N", 4, 4, 5])}}, "time is"),
+    "counter": ({"tensors": {"channel_len": (FLOAT, ["N"])}}, "channel_len must be int64"),
+    "int64 labels": ({"tensors": {"targets": (INT64, [1, 1])}}, "targets must be int32"),
+    "wide h": ({"tensors": {"h": (FLOAT, [4, 1, 5])}}, "h is"),
+    "logits": ({"logit": (1, 1, 2)}, "2 values, vocab_size 2 and blank ask for 3"),
+    "no window": ({"window_size": ""}, "metadata has no window_size"),
+    "no text": ({"normalize_type": ""}, "normalize_type: set it to NA"),
+    "no subsampling": ({"subsampling_factor": "0"}, "must be above 0"),
+}
+
+
+@pytest.mark.parametrize("name", NEMO_BREAKS)
+def test_what_kills_the_nemo_family(name, tmp_path):
+    changes, message = NEMO_BREAKS[name]
+    write_nemo(tmp_path, **changes)
+    assert [p for p in validate_bundle(tmp_path) if message in p], validate_bundle(tmp_path)
 
 
 def test_nemo_family(tmp_path):
     write_nemo(tmp_path)
     assert validate_bundle(tmp_path) == []
-    write_nemo(tmp_path, normalize_type="")
-    assert "normalize_type: set it to NA" in validate_bundle(tmp_path)[0]
-    write_nemo(tmp_path, window_size="")
-    assert "metadata has no window_size" in validate_bundle(tmp_path)[0]
-    write_nemo(tmp_path, num_bins="C")
-    assert "fixed bins" in validate_bundle(tmp_path)[0]
