@@ -321,7 +321,11 @@ def train_language_model(
 @app.command(name="export", epilog="Example: compress export runs/student --out runs/bundle")
 def export_bundle(
     model: Annotated[Path, typer.Argument(help="A model folder, as compress train writes it.")],
-    quantize: Annotated[str, typer.Option(help="int8 or none.")] = "int8",
+    quantize: Quantize = "int8",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Speech to calibrate static with; synthetic speech by default."),
+    ] = None,
     target: Annotated[
         str, typer.Option(help="auto, sherpa_lstm or sherpa_nemo; auto goes by the predictor.")
     ] = "auto",
@@ -330,10 +334,9 @@ def export_bundle(
     """Write a streaming bundle of a trained model."""
     say(f"compress export: {model}; loading libraries")
     from compress.bundle import export_model
+    from export.quantize import check_method
 
-    if quantize not in ("int8", "none"):
-        raise InputError(f"--quantize is int8 or none, got {quantize!r}")
-    export_model(model, out, "int8" if quantize == "int8" else "none", target=target)
+    export_model(model, out, check_method(quantize), target=target, data=data or [])
     say(f"wrote {out}")
     say(f"next: compress transcribe {out} FILE.wav, or compress listen {out}")
 

@@ -45,7 +45,7 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option(help="Part of the names of modules that stay dense. Repeat for several."),
 ]
-Quantize = Annotated[str, typer.Option(help="int8 or none.")]
+Quantize = Annotated[str, typer.Option(help="int8, static, int4 or none.")]
 RecipeName = Annotated[str, typer.Option(help="Name or YAML file of the run's settings.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps; the recipe's by default.")]
 Seed = Annotated[int | None, typer.Option(help="The recipe's by default.")]

@@ -316,12 +316,18 @@ def compare(run: Run) -> dict[str, Any]:
 
 
 def export(run: Run) -> dict[str, Any]:
-    """ONNX graphs, int8, tokens and card into bundle/."""
+    """ONNX graphs, quantised, tokens and card into bundle/."""
     bundle = run.folder / "bundle"
     shutil.rmtree(bundle, ignore_errors=True)
     tail_frames = run.config.recipe.batches.tail_frames
     info = export_model(
-        run.folder / "student", bundle, run.config.quantize, provenance(run), tail_frames
+        run.folder / "student",
+        bundle,
+        run.config.quantize,
+        provenance(run),
+        tail_frames,
+        data=run.config.data,
+        seed=run.config.recipe.seed,
     )
     pack = name_pack(bundle)
     pack.unlink(missing_ok=True)

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
 
 from compress.bundle import graph_bytes
 from compress.data.batches import BatchSettings
@@ -21,6 +20,7 @@ from compress.shrink.candidate import cut_at_once
 from compress.shrink.pruner import Cut, build_pruner
 from compress.shrink.small import MAKERS, count_parameters
 from compress.trial import exported, measure_labels, measure_rtf
+from export.quantize import Method
 from streaming.bundle import read_bundle
 from streaming.errors import InputError
 from streaming.features import FloatArray
@@ -84,7 +84,7 @@ def fit_sparsity(
     tokenizer: Tokenizer,
     cut: Cut,
     target: Target,
-    quantize: Literal["int8", "none"] = "int8",
+    quantize: Method = "int8",
     tail_frames: int = BatchSettings.tail_frames,
     utterances: Sequence[FloatArray] = (),
 ) -> Fitted:
@@ -122,7 +122,7 @@ def measure_student(
     student: Transducer,
     tokenizer: Tokenizer,
     target: Target,
-    quantize: Literal["int8", "none"],
+    quantize: Method,
     tail_frames: int,
     utterances: Sequence[FloatArray],
 ) -> float:

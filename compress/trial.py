@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from compress.data.tokenizer import Tokenizer
 from compress.measure import decode_samples
 from compress.models.predictors import BLANK
 from compress.models.transducer import Transducer
+from export.quantize import Method
 from streaming import open_bundle
 from streaming.features import FloatArray
 
@@ -38,7 +38,7 @@ PASSES = 15  # what disturbs one only adds to its time, so the quickest counts
 def exported(
     model: Transducer,
     tokenizer: Tokenizer,
-    quantize: Literal["int8", "none"] = "int8",
+    quantize: Method = "int8",
     tail_frames: int = BatchSettings.tail_frames,
     silent: bool = True,
 ) -> Iterator[Path]:
@@ -55,7 +55,7 @@ def exported(
 def measure_labels(
     model: Transducer,
     tokenizer: Tokenizer,
-    quantize: Literal["int8", "none"],
+    quantize: Method,
     tail_frames: int,
     utterances: Sequence[FloatArray],
 ) -> float:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import onnx
 
 from export.card import write_card
 from export.errors import ExportError
-from export.quantize import list_layers, quantize_dynamic_int8
+from export.quantize import Method, Ranges, calibrate, list_layers, quantize_graph
 from export.targets import PRESETS, TARGETS
 from export.targets.exported import FILES
 from export.validate import validate_bundle
@@ -33,12 +33,13 @@ from streaming.bundle import (
     write_bundle_json,
     write_sha256sums,
 )
-from streaming.features import FeatureSettings, preset_settings
+from streaming.features import FeatureSettings, FloatArray, preset_settings
 
 TOKENIZER_FILE = "bpe.model"
 # Names in torch's state dict: encoder.*, predictor.*, joiner.*; the encoder's graph has its prefix.
 PREFIXES = {"encoder": "", "decoder": "predictor.", "joiner": "joiner."}
 NETWORKS = {"encoder": "encoder", "predictor": "decoder", "joiner": "joiner"}
+Value = TypeVar("Value")
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "kaldi-native-fbank")
 
 
@@ -56,8 +57,9 @@ def write_bundle(
     measured: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     card: str | None = None,
-    quantize: Literal["int8", "none"] = "int8",
-    keep_fp32: Collection[str] = (),
+    quantize: Method = "int8",
+    forms: Mapping[str, str] = MappingProxyType({}),
+    calibration: Sequence[FloatArray] = (),
     per_channel: bool = True,
     block_rows: Mapping[str, int] = MappingProxyType({}),
     target: str = "sherpa_lstm",
@@ -66,10 +68,12 @@ def write_bundle(
     """Exports, quantises, validates and writes a bundle; returns it as read back.
 
     tokens: the symbol of every id as in training, `<blk>` first; a target may move it. layers: what
-    the caller knows of a layer (by
-    "name", as in the model's state dict without ".weight"), added to what the graphs say.
-    keep_fp32: layers that int8 leaves alone. block_rows: layers of block sparsity that the graphs
-    hold as small matrices (sparse.py), path -> rows a group. tail_frames: None takes one chunk.
+    the caller knows of a layer (by "name", as in the model's state dict without ".weight"), added
+    to what the graphs say. quantize: the form of every layer but those in `forms`, and the name of
+    the bundle's precision (export/quantize/forms.py). calibration: features (T, F) that static
+    hears before, a few dozen utterances, none of those that the bundle is judged by. block_rows:
+    layers of block sparsity that the graphs hold as small matrices (sparse.py), path -> rows a
+    group. tail_frames: None takes one chunk.
     Raises ExportError: the folder exists, the model or tokens do not fit the target.
     """
     folder = Path(folder)
@@ -83,8 +87,6 @@ def write_bundle(
         _write_tokens(order_tokens(tokens, exported.blank_id), part / TOKENS_FILE)
         if tokenizer_model is not None:
             shutil.copyfile(tokenizer_model, part / TOKENIZER_FILE)
-        tensors = read_tensors(part)
-        files, found = _quantize(part, quantize == "int8", keep_fp32, per_channel)
         info = BundleInfo(
             name=name or folder.name,
             target=target,
@@ -96,31 +98,35 @@ def write_bundle(
             context_size=exported.context_size,
             max_symbols_per_frame=exported.max_symbols_per_frame,
             tail_frames=exported.chunk_frames if tail_frames is None else tail_frames,
-            files=files,
-            default_precision="int8" if "int8" in files else "fp32",
-            tensors=tensors,
+            files={"fp32": dict(FILES)},
+            default_precision="fp32",
+            tensors=read_tensors(part),
             state_sizes=list(exported.state_sizes),
-            layers=merge_layers(found, layers),
+            folder=part,
             measured=dict(measured or {}),
             provenance={**(provenance or {}), "libraries": library_versions()},
         )
+        info, found = _quantize(info, quantize, forms, calibration, per_channel)
+        info = dataclasses.replace(info, layers=merge_layers(found, layers))
         _complete(info, part, card)
     return read_bundle(folder)
 
 
-def split_by_graph(block_rows: Mapping[str, int]) -> dict[str, dict[str, int]]:
+def split_by_graph(
+    values: Mapping[str, Value], what: str = "block_rows"
+) -> dict[str, dict[str, Value]]:
     """Paths in a transducer -> graph -> paths in its torch module.
 
     {"joiner.output": 8} gives {"joiner": {"output": 8}}; the encoder's module has its prefix.
-    Raises ExportError for a path outside the three networks.
+    Raises ExportError for a path outside the three networks; `what` names them.
     """
-    blocks: dict[str, dict[str, int]] = {}
-    for path, rows in block_rows.items():
+    split: dict[str, dict[str, Value]] = {}
+    for path, value in values.items():
         graph = NETWORKS.get(path.partition(".")[0])
         if graph is None:
-            raise ExportError(f"block_rows names {path!r}: paths begin with {', '.join(NETWORKS)}")
-        blocks.setdefault(graph, {})[path.removeprefix(PREFIXES[graph])] = rows
-    return blocks
+            raise ExportError(f"{what} names {path!r}: paths begin with {', '.join(NETWORKS)}")
+        split.setdefault(graph, {})[path.removeprefix(PREFIXES[graph])] = value
+    return split
 
 
 def update_bundle(
@@ -188,23 +194,39 @@ def _write_tokens(tokens: Sequence[str], path: Path) -> None:
 
 
 def _quantize(
-    folder: Path, wanted: bool, keep_fp32: Collection[str], per_channel: bool
-) -> tuple[dict[str, dict[str, str]], list[dict[str, Any]]]:
-    """precision -> graph -> file name, and all layers as the smallest files hold them."""
-    files = {"fp32": dict(FILES)}
+    info: BundleInfo,
+    method: Method,
+    forms: Mapping[str, str],
+    calibration: Sequence[FloatArray],
+    per_channel: bool,
+) -> tuple[BundleInfo, list[dict[str, Any]]]:
+    """`info` of the fp32 graphs with another precision, and all layers as its files hold them."""
+    folder, names = info.folder, dict(FILES)
+    assert folder is not None
+    if method != "none":
+        names = {graph: f"{graph}.{method}.onnx" for graph in FILES}
+        info = dataclasses.replace(
+            info, files={**info.files, method: names}, default_precision=method
+        )
+    by_graph = split_by_graph(forms, "forms")
+    ranges: dict[str, Ranges] = {}
+    if "static" in (method, *forms.values()):
+        ranges = calibrate(info, calibration)
     layers: list[dict[str, Any]] = []
-    if wanted:
-        files["int8"] = {graph: f"{graph}.int8.onnx" for graph in FILES}
     for graph, source in FILES.items():
-        prefix = PREFIXES[graph]
-        if wanted:
-            kept = {n.removeprefix(prefix) for n in keep_fp32 if n.startswith(prefix)}
-            target = folder / files["int8"][graph]
-            found = quantize_dynamic_int8(folder / source, target, per_channel, kept)
-        else:
+        if method == "none":
             found = list_layers(onnx.load(folder / source))
-        layers += [{**layer, "name": prefix + layer["name"]} for layer in found]
-    return files, layers
+        else:
+            found = quantize_graph(
+                folder / source,
+                folder / names[graph],
+                method,
+                by_graph.get(graph, {}),
+                ranges.get(graph, {}),
+                per_channel,
+            )
+        layers += [{**layer, "name": PREFIXES[graph] + layer["name"]} for layer in found]
+    return info, layers
 
 
 def merge_layers(

@@ -4,6 +4,8 @@ layer of its own that quantises its input again.
     x -> DynamicQuantizeLinear -> the layer's own Transpose, Gather, Split ... on bytes,
          MatMulInteger in place of MatMul -> Cast -> Mul(scale of x * scales of the rows)
 
+Where the range of x is known before, QuantizeLinear stands in the place of the first.
+
 One scale for x, as in a dense layer, and one for each output row. Those come right behind a batched
 product, where onnxruntime fuses all of it (an encoder of width 512 in 0.96 of the time); separate
 products are joined before (layers of 512x2048, G = 512, one row: in 0.8 of the time).
@@ -12,32 +14,45 @@ Columns are stored as int16 and widened on loading: 5 % of such a layer's bytes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from export.errors import ExportError
 from export.passes import add_constant, constant
 from export.sparse_graph import BlockLayer, find_block_layers
 
 LARGEST = 127  # symmetric: -128 is not used
+STEPS = 255  # of an activation
 INT16 = 2**15
 Floats = npt.NDArray[np.float32]
 
 
-def quantize_blocks(model: ir.Model, per_channel: bool, kept: Collection[str] = ()) -> set[str]:
-    """Makes the block layers of `model` int8, but for weights in `kept`; returns their weights."""
+def quantize_blocks(
+    model: ir.Model,
+    per_channel: bool,
+    kept: Collection[str] = (),
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> set[str]:
+    """Makes the block layers of `model` int8, but for weights in `kept`; returns their weights.
+
+    ranges: of the input of each, by name, if it is known; else every call finds its own.
+    """
     graph = model.graph
     done: set[str] = set()
     blocks = [b for b in find_block_layers(graph) if not {w.name for w in b.weights} & {*kept}]
     stored: dict[ir.Value, ir.Value] = {}
     for block in blocks:
         scales = _store_weights(graph, block, per_channel, stored)
-        _insert(graph, block, scales, stored)
+        if ranges is None:
+            quantised = _quantize_in_every_call(block.source)
+        else:
+            quantised = quantize_input(graph, block.source, block.name, ranges)
+        _insert(graph, block, scales, stored, quantised)
         done |= {weight.name or "" for weight in block.weights}
-    _narrow_columns(graph)
     # Layers that share an input quantise it once.
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
@@ -77,11 +92,52 @@ def _store_weights(
     return graph.initializers[name]
 
 
+def _quantize_in_every_call(x: ir.Value) -> tuple[ir.Node, ir.Value, ir.Value]:
+    node = ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
+    return node, node.outputs[1], node.outputs[2]
+
+
+def quantize_input(
+    graph: ir.Graph, x: ir.Value, layer: str, ranges: Mapping[str, tuple[float, float]]
+) -> tuple[ir.Node, ir.Value, ir.Value]:
+    """The QuantizeLinear of a layer's input `x`, not yet in the graph, its scale and zero point.
+
+    Raises ExportError for a layer whose range is not known.
+    """
+    if layer not in ranges:
+        raise ExportError(f"static needs the range of what {layer} reads: calibrate with speech")
+    # Named by their values: layers that share an input and its range then quantise it once.
+    scale, zero = (_share_constant(graph, value) for value in input_scale(*ranges[layer]))
+    return ir.node("QuantizeLinear", [x, scale, zero]), scale, zero
+
+
+def _share_constant(graph: ir.Graph, value: npt.NDArray[np.generic]) -> ir.Value:
+    name = f"{value.dtype} {value.item()!r}"
+    known = graph.initializers.get(name)
+    return add_constant(graph, name, value) if known is None else known
+
+
+def input_scale(low: float, high: float) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Scale and zero point that bring low .. high, and 0 exactly, into 0 .. 255.
+
+    (-1, 4.1) gives 0.02 and 50. Raises ExportError for what is no range.
+    """
+    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+        raise ExportError(f"{low} to {high} is no range: calibrate with finite features")
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = np.float32((high - low) / STEPS) or np.float32(1)
+    return np.array(scale, np.float32), np.array(np.rint(-low / scale), np.uint8)
+
+
 def _insert(
-    graph: ir.Graph, block: BlockLayer, scales: ir.Value, stored: dict[ir.Value, ir.Value]
+    graph: ir.Graph,
+    block: BlockLayer,
+    scales: ir.Value,
+    stored: dict[ir.Value, ir.Value],
+    quantised: tuple[ir.Node, ir.Value, ir.Value],
 ) -> None:
-    quantise = ir.node("DynamicQuantizeLinear", [block.source], num_outputs=3)
-    data, scale, zero = quantise.outputs
+    quantise, scale, zero = quantised
+    data = quantise.outputs[0]
     nodes = [quantise]
     copies: dict[ir.Value, ir.Value] = {block.source: data}
 
@@ -111,7 +167,7 @@ def _insert(
     ir.convenience.replace_nodes_and_values(graph, last, [last], nodes, [old], [new])
 
 
-def _narrow_columns(graph: ir.Graph) -> None:
+def narrow_columns(graph: ir.Graph) -> None:
     """Stores what Gathers pick from activations as int16 and a Cast, folded on loading."""
     gathers = [node for node in graph if node.op_type == "Gather"]
     picked = [node.inputs[1] for node in gathers if constant(node.inputs[0]) is None]

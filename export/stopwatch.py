@@ -22,7 +22,7 @@ import onnxruntime
 from export.graph import IR_VERSION, OPSET
 from export.passes import add_constant
 from export.sparse import SPLIT_FROM
-from export.sparse_int8 import quantize_blocks
+from export.sparse_int8 import narrow_columns, quantize_blocks
 
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -127,6 +127,7 @@ def build_layer(layer: Layer) -> ir.Model:
         graph.outputs.append(y)
     if layer.precision == "int8":
         quantize_blocks(model, per_channel=True)
+        narrow_columns(model.graph)
     return model
 
 

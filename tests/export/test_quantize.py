@@ -77,7 +77,9 @@ def write_linear(path, weight, hide=False):
 
 def test_hidden_weight_is_an_error(tmp_path):
     path = write_linear(tmp_path / "g.onnx", np.ones((64, 32), dtype=np.float32), hide=True)
-    with pytest.raises(ExportError, match="int8 skipped w, read by Transpose: fold constants"):
+    with pytest.raises(
+        ExportError, match="quantising skipped w, read by Transpose: fold constants"
+    ):
         quantize_dynamic_int8(path, tmp_path / "q.onnx")
     assert not (tmp_path / "q.onnx").exists()
 
@@ -87,7 +89,7 @@ def test_kept_layer_stays_fp32(tmp_path):
     layers = quantize_dynamic_int8(path, tmp_path / "q.onnx", keep_fp32=["w"])
     assert [(layer["name"], layer["bits"]) for layer in layers] == [("w", 32)]
     assert kinds_of(tmp_path / "q.onnx") == ["MatMul"]
-    with pytest.raises(ExportError, match="int8 skipped"):
+    with pytest.raises(ExportError, match="quantising skipped"):
         check_nothing_skipped(onnx.load(tmp_path / "q.onnx"))
 
 
@@ -95,7 +97,14 @@ def test_sparsity_and_shape_by_hand(tmp_path):
     weight = np.array([[0, 2, 0], [3, 0, 0]], dtype=np.float32)
     layers = list_layers(onnx.load(write_linear(tmp_path / "g.onnx", weight)))
     assert layers == [
-        {"name": "w", "kind": "linear", "shape": [3, 2], "sparsity": 0.6667, "bits": 32}
+        {
+            "name": "w",
+            "kind": "linear",
+            "shape": [3, 2],
+            "sparsity": 0.6667,
+            "bits": 32,
+            "form": "fp32",
+        }
     ]
 
 

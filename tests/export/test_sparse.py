@@ -159,6 +159,7 @@ def test_lowered_convolution_equals_masked_dense(group_rows, frames, stride, tmp
             "shape": [24, 10, 3],
             "sparsity": 0.7,
             "bits": 32,
+            "form": "fp32",
             "block_rows": group_rows,
         }
     ]
@@ -226,6 +227,7 @@ def test_int8_is_dense_int8_of_the_masked_layer(form, num_streams, tmp_path):
             "shape": [outputs, inputs],
             "sparsity": sparsity,
             "bits": 8,
+            "form": "int8",
             "block_rows": group_rows,
         }
     ]
