@@ -64,7 +64,10 @@ def decode(info: BundleInfo, precision: str, utterances: Sequence[Utterance]) ->
 def compare_texts(
     data: str, precision: str, said: Sequence[str], base: Sequence[str], heard: Sequence[str]
 ) -> WerDifference:
-    """Paired bootstrap (Bisani and Ney 2004): both systems on the same resampled utterances."""
+    """Paired bootstrap (Bisani and Ney 2004): both systems on the same resampled utterances.
+
+    said: what was said, at least a word each; base, heard: what fp32 and the precision heard.
+    """
     words = np.array([len(text.split()) for text in said])
     errors = np.array(
         [[_errors(*pair) for pair in zip(said, h, strict=True)] for h in (base, heard)]

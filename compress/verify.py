@@ -162,21 +162,25 @@ def spread(items: Sequence[Item], num: int) -> Sequence[Item]:
 
 
 def ladder_table(rows: Sequence[Row]) -> Table:
-    """One row a step: errors, tokens, and for a failure where it begins."""
+    """One row a step: largest and mean error, equal tokens, and for a failure where it begins."""
     table = Table(box=SIMPLE)
     for title in ("from", "to"):
-        table.add_column(title)
-    for title in ("largest error", "mean", "same tokens", ""):
+        table.add_column(title, no_wrap=True)
+    for title in ("batch", "error", "mean", "tokens"):
         table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
     for row in rows:
-        mean = row.get("mean_error")
+        mean, chunk = row.get("mean_error"), row.get("first_divergent_chunk")
+        failed = "FAILED" if chunk is None else f"FAILED, chunk {chunk}"
+        batch = str(row.get("streams", 1))
         table.add_row(
             row["from"],
-            row["to"],
+            row["to"].removesuffix(f", batch {batch}"),
+            batch,
             f"{row['max_error']:.1e}",
             "" if mean is None else f"{mean:.1e}",
             f"{100 * row['token_agreement']:.1f} %",
-            "ok" if row["passed"] else "FAILED",
+            "ok" if row["passed"] else failed,
         )
     return table
 

@@ -117,12 +117,13 @@ def _step(
 def _reset_step(trace: Trace, session: Session, course: Course, tolerance: float) -> Step:
     """A new stream against stream 0 of `trace` from where its state was set back to zero."""
     rest = course.after_reset()
-    fresh = trace_chunks(f"{trace.name}, new stream", session, rest)
+    name = trace.name.removeprefix("onnxruntime ")
+    fresh = trace_chunks(f"{name}, new stream", session, rest)
     size = trace.chunks["encoder_out"][0].shape[1]
     ours = [token for token in trace.tokens[0] if token.frame >= course.reset * size]
     tokens = [Token(token.index, token.frame - course.reset * size) for token in ours]
     encoded = [array[:1] for array in trace.chunks["encoder_out"][course.reset :]]
-    after = Trace(f"{trace.name}, after reset", {"encoder_out": encoded}, tokens=[tokens])
+    after = Trace(f"{name}, after reset", {"encoder_out": encoded}, tokens=[tokens])
     return _step(after, fresh, rest, tolerance)
 
 

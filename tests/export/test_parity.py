@@ -23,9 +23,9 @@ from tests.export.conftest import KINDS
 STEPS = [
     ("torch whole", "torch streaming"),
     ("torch streaming", "onnxruntime fp32"),
-    ("onnxruntime fp32, after reset", "onnxruntime fp32, new stream"),
+    ("fp32, after reset", "fp32, new stream"),
     ("onnxruntime fp32", "onnxruntime int8"),
-    ("onnxruntime int8, after reset", "onnxruntime int8, new stream"),
+    ("int8, after reset", "int8, new stream"),
 ]
 
 
@@ -164,7 +164,7 @@ def test_a_state_that_leaks_into_new_streams_is_found(bundles, features, monkeyp
 
     monkeypatch.setattr(Session, "encode", leaking)
     rows = ladder(None, None, None, bundles["lstm"], features, num_chunks=6, streams=(1,))
-    assert rows[0]["to"] == "onnxruntime fp32, new stream"
+    assert rows[0]["to"] == "fp32, new stream"
     assert not rows[0]["passed"]
     assert rows[0]["first_divergent_chunk"] == 0
 
