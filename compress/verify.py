@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 from rich.box import SIMPLE
 from rich.table import Table
 
@@ -27,6 +28,7 @@ from compress.data.store import text_of
 from compress.difference import Sets, WerDifference, wer_differences
 from compress.models.transducer import Transducer
 from compress.progress import console, say
+from export.errors import ExportError
 from export.parity import Row, ladder, order_precisions
 from export.sherpa import compare_with_sherpa
 from streaming.bundle import BundleInfo, read_bundle
@@ -87,7 +89,7 @@ def verify_bundle(
     if model is not None:
         check_fits(model, info)
     remove_old(out)
-    rows = [*climb_ladder(info, sets, out, model, seed), *sherpa_rows(info, sets)]
+    rows = [*climb_ladder(info, sets, out, model, seed), *sherpa_rows(info, sets, out)]
     differences = list(wer_differences(info, sets))
     console.print(ladder_table(rows))
     for difference in differences:
@@ -145,15 +147,28 @@ def climb_ladder(
     return [{**row, "to": f"{row['to']}, batch {row['streams']}"} for row in rows]
 
 
-def sherpa_rows(info: BundleInfo, sets: Sets) -> Iterator[Row]:
+def sherpa_rows(info: BundleInfo, sets: Sets, out: Path) -> Iterator[Row]:
     """Every precision in sherpa-onnx, where that is installed."""
     if importlib.util.find_spec("sherpa_onnx") is None:
         say("  sherpa-onnx is not installed: its step is left out (pip install sherpa-onnx)")
         return
     assert info.folder is not None
     some = spread([u for utterances in sets.values() for u in utterances], SHERPA_UTTERANCES)
+    samples = [samples for _, samples, _ in some]
     for precision in order_precisions(info):
-        yield compare_with_sherpa(info.folder, [samples for _, samples, _ in some], precision)
+        try:
+            row = compare_with_sherpa(info.folder, samples, precision)
+        except ExportError as error:  # its process died
+            steps = {"from": f"streaming {precision}", "to": f"sherpa-onnx {precision}"}
+            row = {**steps, "max_error": math.nan, "token_agreement": 0.0, "passed": False}
+            row["reason"] = str(error)
+        if row.get("different"):
+            path = out / "evidence" / f"sherpa-{precision}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            heard: dict[str, Any] = {some[i][0]: samples[i] for i in row["different"]}
+            np.savez(path, **heard)
+            row |= {"evidence": str(path), "reason": f"other tokens in {', '.join(heard)}"}
+        yield row
 
 
 def spread(items: Sequence[Item], num: int) -> Sequence[Item]:
@@ -162,25 +177,23 @@ def spread(items: Sequence[Item], num: int) -> Sequence[Item]:
 
 
 def ladder_table(rows: Sequence[Row]) -> Table:
-    """One row a step: largest and mean error, equal tokens, and for a failure where it begins."""
-    table = Table(box=SIMPLE)
-    for title in ("from", "to"):
+    """One row a step: whether it passed, largest and mean error, equal tokens."""
+    table = Table(box=SIMPLE, collapse_padding=True)
+    for title in ("", "from", "to"):
         table.add_column(title, no_wrap=True)
     for title in ("batch", "error", "mean", "tokens"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("")
     for row in rows:
-        mean, chunk = row.get("mean_error"), row.get("first_divergent_chunk")
-        failed = "FAILED" if chunk is None else f"FAILED, chunk {chunk}"
+        mean = row.get("mean_error")
         batch = str(row.get("streams", 1))
         table.add_row(
+            "ok" if row["passed"] else "FAILED",
             row["from"],
             row["to"].removesuffix(f", batch {batch}"),
             batch,
             f"{row['max_error']:.1e}",
             "" if mean is None else f"{mean:.1e}",
-            f"{100 * row['token_agreement']:.1f} %",
-            "ok" if row["passed"] else failed,
+            f"{100 * row['token_agreement']:.3g} %",
         )
     return table
 
@@ -199,7 +212,8 @@ def judge(
             f"{d.precision} loses {100 * d.difference:.2f} points of WER on {d.data}" for d in lost
         ]
     if failed:
-        raise InputError(f"parity failed ({'; '.join(failed)}): see {where}")
+        more = f"; and {len(failed) - 1} more" if failed[1:] else ""
+        raise InputError(f"parity failed ({failed[0]}{more}): see {where}")
 
 
 def describe_failure(row: Row) -> str:
@@ -209,6 +223,8 @@ def describe_failure(row: Row) -> str:
         parts.append(f"from chunk {row['first_divergent_chunk']} on")
     if row.get("node"):
         parts.append(f"first in {row['node']}")
+    if row.get("reason"):
+        parts.append(row["reason"][:200])
     return " ".join(parts)
 
 

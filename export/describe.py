@@ -24,6 +24,14 @@ class Inspection:
 
 def inspect_folder(folder: Path) -> Inspection:
     """validate_bundle(), then onnxruntime, in a process of its own, on two silent streams."""
+    try:
+        return _inspect(folder)
+    except OSError as error:
+        problem = f"{error.filename}: {error.strerror}: check the path and its permissions"
+        return Inspection([problem], [])
+
+
+def _inspect(folder: Path) -> Inspection:
     ours = (folder / INFO_FILE).exists()
     problems = validate_bundle(folder)
     if problems:

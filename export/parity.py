@@ -58,7 +58,8 @@ def ladder(
     at onnxruntime. features: utterances (T, F), joined end to end until every stream has num_chunks
     chunks. seed: of where the streams begin and stream 0 begins anew. block_rows: as write_bundle
     was given them. evidence: folder for the inputs of a step that fails; such a row also gets
-    "evidence", the file, and "node", where the graph first differs from a fresh export.
+    "evidence", the file, and the first of them "node", where the graph first differs from a fresh
+    export.
     Rows: from, to, streams, chunks, max_error, mean_error (of the encoding), errors and mean_errors
     of each output, token_agreement (1 - edit distance / length), first_divergent_chunk or None,
     passed.
@@ -68,14 +69,15 @@ def ladder(
     if encoder is not None and predictor is not None and joiner is not None:
         whole = TorchSession(info, encoder, predictor, joiner)
     sessions = {name: open_session(info, name) for name in order_precisions(info)}
-    rows = []
+    rows: list[Row] = []
     for num_streams in streams:
         course = lay_course(features, num_streams, num_chunks, info.chunk_frames, seed)
         agreement = min_int8_agreement if num_streams == 1 else 0.0
         for step in climb(whole, sessions, course, tolerance, agreement):
             row = {**step.row, "streams": num_streams, "chunks": step.course.num_chunks}
             if not row["passed"] and evidence is not None:
-                row |= explain_step(step, info, whole, block_rows, evidence)
+                told = any("node" in earlier for earlier in rows)  # an export takes its time
+                row |= explain_step(step, info, None if told else whole, block_rows, evidence)
             rows.append(row)
     return rows
 

@@ -17,8 +17,9 @@ from compress.bundle import export_model
 from compress.checkpoint import save_model
 from compress.cli import run_app
 from compress.difference import compare_texts
-from compress.verify import judge, spread
-from streaming.bundle import write_sha256sums
+from compress.verify import describe_failure, judge, sherpa_rows, spread
+from export.errors import ExportError
+from streaming.bundle import read_bundle, write_sha256sums
 from streaming.errors import InputError
 from tests.tiny_teacher import build_teacher, build_tokenizer
 
@@ -116,6 +117,28 @@ def test_without_model_and_sherpa(verify, tmp_path, capsys, monkeypatch):
     rows = found(tmp_path)["rows"]
     assert rows[0]["from"] == "fp32, after reset"
     assert len(rows) == 3 + 2
+
+
+def test_a_sherpa_that_dies_or_says_something_else_fails(folders, tmp_path, monkeypatch):
+    pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is in the extra [dev]")
+    info = read_bundle(folders / "bundle")
+    sets = {"set": [("first", np.zeros(1600, np.float32), ""), ("second", np.ones(9), "")]}
+    answers = [ExportError("sherpa-onnx ended with 255"), {"different": [1], "passed": False}]
+
+    def compare(*arguments):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return {"from": "streaming int8", "to": "sherpa-onnx int8", **answer}
+
+    monkeypatch.setattr(compress.verify, "compare_with_sherpa", compare)
+    died, other = sherpa_rows(info, sets, tmp_path)
+    assert describe_failure(died) == (
+        "streaming fp32 = sherpa-onnx fp32 sherpa-onnx ended with 255"
+    )
+    assert not died["passed"]
+    assert describe_failure(other).endswith("other tokens in second")
+    assert np.load(other["evidence"])["second"].tolist() == [1] * 9
 
 
 def test_a_model_that_does_not_fit(verify, tmp_path, capsys):
