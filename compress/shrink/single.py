@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from compress.models.transducer import Transducer
+from compress.shrink.arrange import arrange_rows_
 from compress.shrink.budget import widths_at
 from compress.shrink.channel import ChannelPruner
 from compress.shrink.groups import Group
@@ -112,9 +113,10 @@ def list_singles(teacher: Transducer, cut: Cut) -> list[Single]:
         raise InputError(
             f"pattern {cut.pattern} has no layers that lose a share: leave allocation uniform"
         )
-    singles: list[Single] = [
-        Zeros(teacher, name, layout) for name, layout in choose_layouts(teacher, cut).items()
-    ]
+    layouts = choose_layouts(teacher, cut)
+    teacher = deepcopy(teacher).requires_grad_(False)
+    arrange_rows_(teacher, layouts)
+    singles: list[Single] = [Zeros(teacher, name, layout) for name, layout in layouts.items()]
     if "channel" in patterns:
         pruner = build_channel(teacher, teacher.config, cut, None)
         singles += [Channels(teacher, pruner, group) for group in pruner.groups]

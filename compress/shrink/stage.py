@@ -13,9 +13,10 @@ from compress.distill.teaching import Learner, Teaching
 from compress.distill.view import task_loss, view_batch
 from compress.models.config import TransducerConfig
 from compress.models.transducer import Transducer
+from compress.shrink.arrange import arrange_rows_
 from compress.shrink.evidence import Evidence
 from compress.shrink.guard import WerGuard
-from compress.shrink.pruner import Cut, build_pruner
+from compress.shrink.pruner import Cut, build_pruner, choose_layouts
 from compress.shrink.schedule import pruning_steps, sparsity_at
 
 
@@ -45,7 +46,10 @@ class ShrinkStage:
         self.schedule = schedule
         self.cut = cut
         self.guard = guard
-        self._take(deepcopy(start or teacher).requires_grad_(True), teaching or Teaching([], None))
+        student = deepcopy(start or teacher)
+        if not start:
+            arrange_rows_(student, choose_layouts(teacher, cut))
+        self._take(student.requires_grad_(True), teaching or Teaching([], None))
         self.first_sparsity = max(0.0, self.reached)
         self.pruner.check(sparsity)  # refuses what no layout reaches, before any training
 
