@@ -79,17 +79,17 @@ def describe_model(folder: Path, encoder: Graph, decoder: Graph, joiner: Graph) 
     if is_nemo(decoder):
         family, vocab_size = "NeMo", int(meta["vocab_size"]) + 1
         chunk, shift, blank = meta["window_size"], meta["chunk_shift"], vocab_size - 1
-        bins = encoder.inputs[0].shape[1]
+        bins, num_states = encoder.inputs[0].shape[1], len(encoder.inputs) - 2
     else:
         family, vocab_size = meta["model_type"], int(decoder.metadata["vocab_size"])
         chunk, shift, blank = meta["T"], meta["decode_chunk_len"], 0
-        bins = encoder.inputs[0].shape[2]
+        bins, num_states = encoder.inputs[0].shape[2], len(encoder.inputs) - 1
     ahead = int(chunk) - int(shift)
     more = f" and {ahead} frames of look-ahead" if ahead else ""
     return (
         f"{folder}: fit for sherpa-onnx, family {family}; chunks of {shift} frames = "
         f"{FRAME_MS * int(shift)} ms{more}; {vocab_size} tokens, blank {blank}; {bins} mel bins; "
-        f"{len(encoder.inputs) - 1} state tensors"
+        f"{num_states} state tensors"
     )
 
 
