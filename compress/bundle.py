@@ -57,7 +57,7 @@ def export_model(
         tokenizer_model=folder / "bpe.model",
         name=out.name if out.name != "bundle" else out.resolve().parent.name,
         provenance=provenance or read_provenance(folder),
-        layers=[{"name": name, "pattern": spec} for name, spec in model.config.sparse.items()],
+        layers=pruned_layers(model),
         quantize=quantize,
         calibration=calibration,
         tail_frames=tail_frames,
@@ -81,6 +81,20 @@ def calibration_speech(
     share = max(1, CALIBRATION_UTTERANCES // len(sets))
     cuts = [cut for cuts in sets for cut in cuts[:: -(-len(cuts) // share)]]
     return [compute_features(read_samples(cut), settings) for cut in cuts]
+
+
+def pruned_layers(model: Transducer) -> list[dict[str, str]]:
+    """The pattern of every pruned matrix, by the name it has in the bundle.
+
+    A Linear's is its module's, an LSTM has two: predictor.lstm.weight_ih_l0 and weight_hh_l0.
+    """
+    layers = []
+    for name, spec in model.config.sparse.items():
+        module = model.get_submodule(name)
+        matrices = [part for part, weight in module.named_parameters() if weight.ndim > 1]
+        paths = [f"{name}.{part}".removesuffix(".weight") for part in matrices]
+        layers += [{"name": path, "pattern": spec} for path in paths]
+    return layers
 
 
 def block_rows(model: Transducer) -> dict[str, int]:

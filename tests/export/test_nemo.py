@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import shutil
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 import streaming
-from compress.bundle import export_model
+from compress.bundle import export_model, pruned_layers
 from compress.checkpoint import save_model
 from compress.cli import run_app
 from compress.models.config import LstmPredictorConfig
@@ -237,6 +238,20 @@ def test_what_the_bundle_says(nemo_bundles):
     assert metadata["vocab_size"] == "39", "without blank"
     assert (metadata["pred_rnn_layers"], metadata["pred_hidden"]) == ("1", "20")
     assert metadata["normalize_type"] == "NA"
+
+
+def test_pruned_lstms_are_named_by_their_matrices(nemo_models, nemo_bundles):
+    names = {layer["name"] for layer in read_bundle(nemo_bundles["lstm"]).layers}
+    model = copy.deepcopy(nemo_models["lstm"])
+    sparse = {"predictor.lstm": "unstructured", "joiner.output": "2:4"}
+    model.config = model.config.model_copy(update={"sparse": sparse})
+    layers = {layer["name"]: layer["pattern"] for layer in pruned_layers(model)}
+    assert layers == {
+        "predictor.lstm.weight_ih_l0": "unstructured",
+        "predictor.lstm.weight_hh_l0": "unstructured",
+        "joiner.output": "2:4",
+    }
+    assert layers.keys() <= names
 
 
 def test_a_bundle_whose_shapes_disagree_is_refused(nemo_bundles):
