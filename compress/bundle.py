@@ -79,7 +79,7 @@ def calibration_speech(
     sets = [real_cuts(spec, "dev" if has_split(spec, "dev") else "train") for spec in data]
     sets = sets or [synthetic_cuts(CALIBRATION_UTTERANCES, "dev", seed)]
     share = max(1, CALIBRATION_UTTERANCES // len(sets))
-    cuts = [cut for cuts in sets for cut in cuts[:: -(-len(cuts) // share)]]
+    cuts = [cut for cuts in sets for cut in cuts[:: max(1, -(-len(cuts) // share))]]
     return [compute_features(read_samples(cut), settings) for cut in cuts]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,7 +71,7 @@ def write_card(info: BundleInfo, folder: Path, text: str | None = None) -> None:
             **files,
         ),
         "## Layers\n",
-        _table(("network", "weights", "values", "bits"), _layers(info)),
+        _table(("network", "weights", "values", "bits", "form"), _layers(info)),
     ]
     for title, values in (("Measured", info.measured), ("Provenance", info.provenance)):
         if values:
@@ -110,17 +111,14 @@ def _sizes(info: BundleInfo, folder: Path) -> list[tuple[Any, ...]]:
 
 
 def _layers(info: BundleInfo) -> list[tuple[Any, ...]]:
-    """One row for each network and number of bits."""
-    weights: Counter[tuple[str, int]] = Counter()
-    values: Counter[tuple[str, int]] = Counter()
+    """One row for each network, number of bits and form."""
+    weights: Counter[tuple[str, int, str]] = Counter()
+    values: Counter[tuple[str, int, str]] = Counter()
     for layer in info.layers:
-        key = (layer["name"].partition(".")[0], layer["bits"])
+        key = (layer["name"].partition(".")[0], layer["bits"], layer.get("form", ""))
         weights[key] += 1
-        size = 1
-        for width in layer["shape"]:
-            size *= width
-        values[key] += size
-    return [(network, weights[network, b], values[network, b], b) for network, b in weights]
+        values[key] += math.prod(layer["shape"])
+    return [(key[0], weights[key], values[key], *key[1:]) for key in weights]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[Any, ...]]:

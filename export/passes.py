@@ -28,7 +28,8 @@ def constant(value: ir.Value | None) -> Array | None:
 
 
 def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.Tensor(np.ascontiguousarray(array), name=name))
+    # Not ascontiguousarray, which makes a vector of a scalar.
+    value = ir.Value(name=name, const_value=ir.Tensor(np.asarray(array, order="C"), name=name))
     value.shape, value.type = (
         ir.Shape(array.shape),
         ir.TensorType(ir.DataType.from_numpy(array.dtype)),

@@ -98,7 +98,7 @@ def _quantize_in_every_call(x: ir.Value) -> tuple[ir.Node, ir.Value, ir.Value]:
 
 
 def quantize_input(
-    graph: ir.Graph, x: ir.Value, layer: str, ranges: Mapping[str, tuple[float, float]]
+    graph: ir.Graph, x: ir.Value | None, layer: str, ranges: Mapping[str, tuple[float, float]]
 ) -> tuple[ir.Node, ir.Value, ir.Value]:
     """The QuantizeLinear of a layer's input `x`, not yet in the graph, its scale and zero point.
 

@@ -5,6 +5,7 @@ Nothing stays fp32 in silence: every weight is in the list returned, with the fo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,9 +17,16 @@ from onnx_ir.passes import common
 
 from export.errors import ExportError
 from export.graph import save_graph, shorten_names
-from export.quantize.forms import FORMS, plan_forms
+from export.quantize.forms import FORMS, WEIGHTS, plan_forms
 from export.quantize.job import Job, Ranges
-from export.quantize.layers import LayerInfo, list_layers, matrices, name_weights
+from export.quantize.layers import (
+    LayerInfo,
+    find_flat,
+    list_layers,
+    matrices,
+    name_weights,
+    storage,
+)
 from export.sparse_int8 import narrow_columns
 
 # Operators whose constant operand is meant to stay fp32: elementwise, or Conv for its speed.
@@ -49,13 +57,14 @@ def quantize_graph(
     layers = list_layers(proto)
     plan = plan_forms(layers, default, forms)
     weights = name_weights(proto)
-    jobs = plan_jobs(weights, plan, ranges, per_channel)
+    jobs = plan_jobs(weights, plan, Job({}, ranges, per_channel, find_flat(proto)))
     model = ir.from_proto(proto)
     for name, job in jobs.items():
         model = FORMS[name].write(model, job)
     check_done(model, jobs)
-    asked = {w: forms.get(layer, default) for w, layer in weights.items()}
-    check_nothing_skipped(ir.to_proto(model), [w for w, form in asked.items() if form == "fp32"])
+    wanted = {x["name"] for x in layers if plan[x["name"]] == "fp32" and storage(x) in WEIGHTS}
+    wanted |= {x["name"] for x in layers if forms.get(x["name"], default) == "fp32"}
+    check_nothing_skipped(ir.to_proto(model), [w for w, x in weights.items() if x in wanted])
     narrow_columns(model.graph)
     common.RemoveUnusedNodesPass()(model)
     small = ir.from_proto(drop_zero_points(ir.to_proto(model)))
@@ -76,15 +85,13 @@ def quantize_dynamic_int8(
     return quantize_graph(source, target, "int8", forms, per_channel=per_channel)
 
 
-def plan_jobs(
-    weights: Mapping[str, str], plan: Mapping[str, str], ranges: Ranges, per_channel: bool
-) -> dict[str, Job]:
+def plan_jobs(weights: Mapping[str, str], plan: Mapping[str, str], settings: Job) -> dict[str, Job]:
     """form -> its job, of the forms that any layer gets, in the order of FORMS."""
     jobs = {}
     for form in FORMS:
         taken = {weight: layer for weight, layer in weights.items() if plan.get(layer) == form}
         if taken:
-            jobs[form] = Job(taken, ranges, per_channel)
+            jobs[form] = dataclasses.replace(settings, weights=taken)
     return jobs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 # layer -> the smallest and the largest value that its input is expected to have.
@@ -14,9 +14,10 @@ class Job:
     """weights: initialisers that get the form -> their layers.
 
     ranges: of the layers' inputs; only static reads them. per_channel: a scale for each output row
-    instead of each matrix.
+    instead of each matrix. flat: weights that multiply inputs (N, K) and none of three axes.
     """
 
     weights: Mapping[str, str]
     ranges: Ranges
     per_channel: bool = True
+    flat: Collection[str] = ()

@@ -129,6 +129,13 @@ def find_products(graph: ir.Graph) -> dict[str, list[ir.Node]]:
     return found
 
 
+def find_flat(model: onnx.ModelProto) -> set[str]:
+    """The matrices that multiply inputs of two axes, (N, K), and no others."""
+    products = find_products(load_ir(model).graph)
+    shapes = {w: [n.inputs[0].shape for n in nodes if n.inputs[0]] for w, nodes in products.items()}
+    return {w for w, found in shapes.items() if all(s is not None and len(s) == 2 for s in found)}
+
+
 def find_inputs(graph: ir.Graph) -> dict[str, list[ir.Value]]:
     """layer -> the tensors it multiplies, one for each time that it is used."""
     blocks = find_block_layers(graph)
