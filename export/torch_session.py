@@ -2,8 +2,8 @@
 
 # Letters: N streams, T frames, F mel bins, S encoder frames, J joint width, V tokens incl. blank.
 
-In torch blank is id 0. Where a bundle has it last (target sherpa_nemo), so have the modules that run
-here (export/targets), so that both sides of a comparison speak of the same tokens.
+In torch blank is id 0. Where a bundle has it last (target sherpa_nemo), so have the modules that
+run here (export/targets): both sides of a comparison speak of the same tokens.
 """
 
 from __future__ import annotations
