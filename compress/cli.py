@@ -423,7 +423,9 @@ def evaluate(
     data: Data = None,
     split: Annotated[str, typer.Option(help="Which part of the data.")] = "test",
     num: Annotated[int, typer.Option(help="Synthetic utterances, without --data.")] = 600,
-    precision: Annotated[str | None, typer.Option(help="Of a bundle: int8 or fp32.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of a bundle: fp32, int8, static or int4.")
+    ] = None,
 ) -> None:
     """Word error rate with its 95 % interval, streaming."""
     say(f"compress eval: {model}; loading libraries")
@@ -446,7 +448,9 @@ def transcribe(
     bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
     files: Annotated[list[str], typer.Argument(help="Sound files, folders or globs.")],
     format: Annotated[str, typer.Option(help="text, jsonl, srt or vtt.")] = "text",  # noqa: A002
-    precision: Annotated[str | None, typer.Option(help="int8 or fp32; the bundle's own.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, int8, static or int4; the bundle's own.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads of onnxruntime.")] = 1,
 ) -> None:
     """Write what is said in sound files."""
@@ -461,7 +465,9 @@ def listen(
     device: Annotated[
         str | None, typer.Option(help="Microphone by name or number, or a sound file.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="int8 or fp32; the bundle's own.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, int8, static or int4; the bundle's own.")
+    ] = None,
 ) -> None:
     """Show text while you speak; Ctrl-C ends."""
     from compress.listen import listen as listen_to

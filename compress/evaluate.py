@@ -20,10 +20,12 @@ from compress.data.sets import cache_folder, real_cuts, set_name, synthetic_cuts
 from compress.data.store import FeatureStore, Row, build_store, text_of
 from compress.data.tokenizer import UNKNOWN_ID, Tokenizer
 from compress.measure import decode_bundle
-from compress.models.predictors import BLANK, StatelessPredictor
+from compress.models.predictors import BLANK
 from compress.models.transducer import Transducer
 
 BOOTSTRAP_REPLICATIONS = 1000
+# Labels a frame in sherpa-onnx's greedy search, by the features that name a bundle's target.
+SYMBOLS_PER_FRAME = {"kaldi": 1, "nemo": 10}
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,12 @@ def greedy_search(
 ) -> list[list[int]]:
     """Tokens of each utterance: features (B, T, F); chunk mask on, so it equals streaming.
 
-    At most `max_symbols_per_frame` labels a frame; sherpa-onnx's greedy search takes one. <unk>
-    counts as blank, there as here.
+    At most `max_symbols_per_frame` labels a frame. <unk> counts as blank.
     """
     predictor = model.predictor
-    assert isinstance(predictor, StatelessPredictor), "batched greedy search is for stateless ones"
     encoded, logit_lengths = model.encoder(features, feature_lengths)
-    context = predictor.initial_context(len(features), features.device)
-    predicted = predictor(context)
+    start = torch.full((len(features),), BLANK, device=features.device)
+    predicted, memory = predictor.step(start, predictor.empty_memory(len(features)))
     hypotheses: list[list[int]] = [[] for _ in range(len(features))]
     for t in range(encoded.shape[1]):
         active = logit_lengths > t
@@ -82,9 +82,12 @@ def greedy_search(
             active = active & (labels != BLANK) & (labels != UNKNOWN_ID)
             if not active.any():
                 break
-            shifted = torch.cat([context[:, 1:], labels[:, None]], 1)
-            context = torch.where(active[:, None], shifted, context)
-            predicted = predictor(context)
+            answer, after = predictor.step(labels, memory)
+            predicted, *kept = (
+                torch.where(active[:, None], new, old)
+                for new, old in zip((answer, *after), (predicted, *memory), strict=True)
+            )
+            memory = tuple(kept)
             for row in active.nonzero().flatten().tolist():
                 hypotheses[row].append(int(labels[row]))
     return hypotheses
@@ -100,14 +103,14 @@ def decode_store(
     """References and hypotheses of `rows`, all by default, in the store's order."""
     rows = store.rows if rows is None else rows
     sampler = BatchSampler([], tokenizer, settings, augment=False)
+    max_symbols = SYMBOLS_PER_FRAME[model.config.encoder.features]
     was_training = model.training
     model.eval()
     texts: dict[str, str] = {}
     for batch_rows in bucket(rows, round(settings.seconds / 0.01)):
         batch = sampler.collate(store, batch_rows)
-        for row, tokens in zip(
-            batch_rows, greedy_search(model, batch.features, batch.feature_lengths), strict=True
-        ):
+        found = greedy_search(model, batch.features, batch.feature_lengths, max_symbols)
+        for row, tokens in zip(batch_rows, found, strict=True):
             texts[row.id] = tokenizer.decode(tokens)
     model.train(was_training)
     return [row.text for row in rows], [texts[row.id] for row in rows]
@@ -136,8 +139,9 @@ def evaluate_any(
     }
     if not (path / "bundle.json").exists():
         model, tokenizer = load_model(path)
+        heard = model.config.encoder.feature_settings
         stores = {
-            name: build_store(cache_folder(), name.replace("/", "-"), some)
+            name: build_store(cache_folder(), name.replace("/", "-"), some, settings=heard)
             for name, some in cuts.items()
         }
         return evaluate(model, stores, tokenizer)

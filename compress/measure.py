@@ -83,7 +83,7 @@ def decode_bundle(
 ) -> BundleDecoding:
     """Decodes every utterance through streaming/, chunk by chunk, and measures it.
 
-    precision: "int8" or "fp32"; None takes the bundle's default.
+    precision: "fp32" or a quantised one of the bundle; None takes the bundle's default.
     Raises InputError for a bad bundle, no audio at all, or samples that are not finite.
     """
     recognizer = open_bundle(bundle, precision, num_threads)

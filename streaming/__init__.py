@@ -12,7 +12,7 @@ __all__ = ["InputError", "Recognizer", "Result", "Stream", "open_bundle"]
 def open_bundle(path: Path | str, precision: str | None = None, num_threads: int = 1) -> Recognizer:
     """Reads and checks a bundle folder and loads its graphs.
 
-    precision: "int8" or "fp32"; None takes the bundle's default.
+    precision: "fp32" or a quantised one of the bundle; None takes the bundle's default.
     Raises InputError, one line that names the file and the fix.
     """
     return Recognizer(read_bundle(path), precision, num_threads)

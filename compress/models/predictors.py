@@ -16,6 +16,7 @@ from compress.models.config import (
 )
 
 BLANK = 0
+Memory = tuple[Tensor, ...]  # what a predictor knows of N streams, each tensor (N, ..)
 
 
 class StatelessPredictor(nn.Module):
@@ -42,6 +43,15 @@ class StatelessPredictor(nn.Module):
         context[:, -1] = BLANK
         return context
 
+    def empty_memory(self, num_streams: int) -> Memory:
+        """(N, context) labels that are not there."""
+        return (self.positions.new_full((num_streams, self.context), -1, dtype=torch.long),)
+
+    def step(self, labels: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """Each stream's new label (N,) -> (N, J) and the next memory."""
+        context = torch.cat([memory[0][:, 1:], labels[:, None]], 1)
+        return self(context), (context,)
+
     def forward_sequence(self, targets: Tensor) -> Tensor:
         """targets (B, U) -> (B, U+1, J): row u has seen the first u labels."""
         start = self.initial_context(targets.shape[0], targets.device)
@@ -67,6 +77,16 @@ class LstmPredictor(nn.Module):
         """h and c (1, N, P) before the first label, which is blank."""
         h = self.project.weight.new_zeros(1, num_streams, self.lstm.hidden_size)
         return h, torch.zeros_like(h)
+
+    def empty_memory(self, num_streams: int) -> Memory:
+        """h and c (N, P)."""
+        h, c = self.initial_state(num_streams)
+        return h[0], c[0]
+
+    def step(self, labels: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """Each stream's new label (N,) -> (N, J) and the next memory."""
+        predicted, h, c = self(labels[:, None], *(part[None] for part in memory))
+        return predicted, (h[0], c[0])
 
     def forward_sequence(self, targets: Tensor) -> Tensor:
         """targets (B, U) -> (B, U+1, J): row u has seen the first u labels."""

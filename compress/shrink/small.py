@@ -61,6 +61,7 @@ def conformers(teacher: TransducerConfig) -> Iterator[TransducerConfig]:
             num_heads=heads,
             feed_forward=FEED_FORWARD * width,
             joint_width=min(width, encoder.joint_width),
+            features=encoder.features,
             num_mel_bins=encoder.num_mel_bins,
             chunk_frames=encoder.chunk_frames,
             left_context=encoder.left_context,

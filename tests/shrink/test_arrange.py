@@ -14,7 +14,6 @@ from compress.shrink.pruner import Cut, choose_layouts
 from compress.shrink.stage import ShrinkStage
 from tests.tiny_teacher import build_teacher
 
-
 PARTS = ("feed_forward_in", "feed_forward_out", "convolution")
 
 
