@@ -29,7 +29,7 @@ from compress.models.transducer import Transducer
 from compress.shrink.channel import ChannelPruner
 from export.graph import export_graph
 from export.latency import choose_group, load_table
-from export.quantize import quantize_dynamic_int8
+from export.quantize import quantize_graph
 from export.stopwatch import PRECISIONS, Precision
 from export.wrap import EncoderExport, freeze
 from shrinking.stopwatch import Case, Row, compare
@@ -90,7 +90,7 @@ def write_layers(
     example = {"x": torch.zeros(2, model[0].in_features)}
     paths = paths_of(stem)
     export_graph(model, example, ["y"], [0], {}, paths["fp32"], block_rows)
-    quantize_dynamic_int8(paths["fp32"], paths["int8"])
+    quantize_graph(paths["fp32"], paths["int8"])
     return paths
 
 
@@ -165,7 +165,7 @@ def write_encoder(
     outputs = ["encoder_out", "next_state0", "next_state1"]
     paths = paths_of(stem)
     export_graph(wrapped, example, outputs, [0, 1, 1], {}, paths["fp32"], block_rows)
-    quantize_dynamic_int8(paths["fp32"], paths["int8"])
+    quantize_graph(paths["fp32"], paths["int8"])
     rng = np.random.default_rng(0)
     feed = {"x": rng.standard_normal((1, CHUNK_FRAMES, 80), dtype=np.float32)}
     for number, size in enumerate(sizes):

@@ -2,7 +2,7 @@
 
 from export.quantize.calibration import calibrate
 from export.quantize.forms import FORMS, METHODS, Method, check_method
-from export.quantize.graph import check_nothing_skipped, quantize_dynamic_int8, quantize_graph
+from export.quantize.graph import check_nothing_skipped, quantize_graph
 from export.quantize.job import Ranges
 from export.quantize.layers import LayerInfo, list_layers
 
@@ -16,6 +16,5 @@ __all__ = [
     "check_method",
     "check_nothing_skipped",
     "list_layers",
-    "quantize_dynamic_int8",
     "quantize_graph",
 ]

@@ -77,14 +77,6 @@ def describe(layer: LayerInfo, form: str) -> LayerInfo:
     return {**layer, "form": form, "bits": FORMS[form].bits}
 
 
-def quantize_dynamic_int8(
-    source: Path, target: Path, per_channel: bool = True, keep_fp32: Collection[str] = ()
-) -> list[LayerInfo]:
-    """As quantize_graph, all int8 but for the layers in keep_fp32."""
-    forms = dict.fromkeys(keep_fp32, "fp32")
-    return quantize_graph(source, target, "int8", forms, per_channel=per_channel)
-
-
 def plan_jobs(weights: Mapping[str, str], plan: Mapping[str, str], settings: Job) -> dict[str, Job]:
     """form -> its job, of the forms that any layer gets, in the order of FORMS."""
     jobs = {}

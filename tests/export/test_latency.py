@@ -23,7 +23,7 @@ from export.latency import (
     load_table,
     smallest_of_the_fast,
 )
-from export.quantize import quantize_dynamic_int8
+from export.quantize import quantize_graph
 from export.stopwatch import PRECISIONS, Layer, build_layer, measure_layer, measure_layers
 from tests.reference.sparse import keep_blocks_
 
@@ -141,7 +141,7 @@ def test_the_graphs_measured_are_those_exported(
     path = tmp_path / "g.onnx"
     export_graph(Named(layer), {"x": torch.zeros(2, 5, inputs)}, ["y"], [0], {}, path, blocks)
     if precision == "int8":
-        quantize_dynamic_int8(path, path)
+        quantize_graph(path, path)
     exported = kinds_of(ir.from_proto(onnx.load(path)).graph)
     case = Layer(inputs, outputs, 5, precision, group_rows, num_kept)
     measured = kinds_of(build_layer(case).graph)

@@ -12,7 +12,7 @@ from export.errors import ExportError
 from export.quantize import (
     check_nothing_skipped,
     list_layers,
-    quantize_dynamic_int8,
+    quantize_graph,
 )
 from streaming.bundle import read_bundle
 
@@ -80,13 +80,13 @@ def test_hidden_weight_is_an_error(tmp_path):
     with pytest.raises(
         ExportError, match="quantising skipped w, read by Transpose: fold constants"
     ):
-        quantize_dynamic_int8(path, tmp_path / "q.onnx")
+        quantize_graph(path, tmp_path / "q.onnx")
     assert not (tmp_path / "q.onnx").exists()
 
 
 def test_kept_layer_stays_fp32(tmp_path):
     path = write_linear(tmp_path / "g.onnx", np.ones((64, 32), dtype=np.float32))
-    layers = quantize_dynamic_int8(path, tmp_path / "q.onnx", keep_fp32=["w"])
+    layers = quantize_graph(path, tmp_path / "q.onnx", forms={"w": "fp32"})
     assert [(layer["name"], layer["bits"]) for layer in layers] == [("w", 32)]
     assert kinds_of(tmp_path / "q.onnx") == ["MatMul"]
     with pytest.raises(ExportError, match="quantising skipped"):
@@ -115,7 +115,7 @@ def test_per_channel_halves_the_error_of_unequal_columns(tmp_path):
     x = rng.standard_normal((50, 64)).astype(np.float32)
     errors = []
     for per_channel in (False, True):
-        quantize_dynamic_int8(path, tmp_path / "q.onnx", per_channel=per_channel)
+        quantize_graph(path, tmp_path / "q.onnx", per_channel=per_channel)
         y = onnxruntime.InferenceSession(str(tmp_path / "q.onnx")).run(None, {"x": x})[0]
         errors.append(float(np.mean(np.abs(y - x @ weight) / np.abs(x @ weight).mean(0))))
     assert errors[1] < 0.6 * errors[0]

@@ -14,7 +14,7 @@ from export.errors import ExportError
 from export.graph import export_graph
 from export.lower import replace_blocks
 from export.parity import ladder
-from export.quantize import list_layers, quantize_dynamic_int8
+from export.quantize import list_layers, quantize_graph
 from export.sherpa import compare_with_sherpa
 from export.sparse import SPLIT_FROM, find_blocks
 from streaming.bundle import read_bundle
@@ -201,9 +201,9 @@ def test_lowered_lstm_equals_masked_dense(batch_first, parts, tmp_path):
 
 
 def quantised(layer, x, folder, group_rows, **settings):
-    """The int8 session of one layer, and what quantize_dynamic_int8 listed."""
+    """The int8 session of one layer, and what quantize_graph listed."""
     export(Wrapped(layer), x[:2], folder / "g.onnx", {"layer": group_rows})
-    layers = quantize_dynamic_int8(folder / "g.onnx", folder / "q.onnx", **settings)
+    layers = quantize_graph(folder / "g.onnx", folder / "q.onnx", **settings)
     return onnxruntime.InferenceSession(str(folder / "q.onnx")), layers
 
 
@@ -272,7 +272,7 @@ def test_layers_that_share_an_input_quantise_it_once(tmp_path):
 
     path = tmp_path / "g.onnx"
     export(Two(), torch.zeros(2, 5, 40), path, {"one": 8, "other": 8})
-    layers = quantize_dynamic_int8(path, tmp_path / "q.onnx")
+    layers = quantize_graph(path, tmp_path / "q.onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "q.onnx").graph.node]
     assert kinds.count("DynamicQuantizeLinear") == 1
     assert kinds.count("MatMulInteger") == 2
@@ -282,7 +282,7 @@ def test_layers_that_share_an_input_quantise_it_once(tmp_path):
 def test_kept_block_layer_stays_fp32(tmp_path):
     layer = linear("batched")
     x = torch.randn(2, 5, 40)
-    session, layers = quantised(layer, x, tmp_path, 8, keep_fp32=["layer"])
+    session, layers = quantised(layer, x, tmp_path, 8, forms={"layer": "fp32"})
     np.testing.assert_allclose(
         session.run(None, {"x": x.numpy()})[0], layer(x).tanh().numpy(), rtol=0, atol=1e-5
     )
