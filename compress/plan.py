@@ -19,7 +19,7 @@ from compress.bundle import graph_bytes, networks
 from compress.config import RunConfig
 from compress.measure import measure_alone
 from compress.models.transducer import Transducer
-from compress.pipeline import Run, describe_layers, num_prunable
+from compress.pipeline import describe_layers, num_prunable
 from compress.progress import say
 from compress.rehearsal import Rehearsed, rehearse
 from compress.report.quantities import (
@@ -30,6 +30,7 @@ from compress.report.quantities import (
     format_share,
     format_times,
 )
+from compress.run import Run
 from compress.shrink.pruner import DENSE, Cut, matrices, pattern_of, slow_blocks
 from compress.trial import exported, make_noise, time_chunks
 from export.pack import name_pack, pack_bundle

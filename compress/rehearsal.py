@@ -21,7 +21,8 @@ from compress.config import RunConfig
 from compress.curriculum import CurriculumStage
 from compress.data.batches import Source
 from compress.data.store import FRAME_SECONDS, FeatureStore, Row
-from compress.pipeline import Run, build_stage
+from compress.pipeline import build_stage
+from compress.run import Run
 from compress.shrink.schedule import pruning_steps, sparsity_at
 from compress.shrink.stage import ShrinkStage
 from compress.trainer import Stage, build_optimizer, run_step

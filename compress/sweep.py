@@ -21,11 +21,12 @@ from rich.table import Table
 from compress.atomic import write_atomically, write_json
 from compress.claim import claim_folder
 from compress.config import RunConfig
-from compress.pipeline import Run, run_pipeline
+from compress.pipeline import run_pipeline
 from compress.progress import say
 from compress.report.pareto import draw_pareto
 from compress.report.pictures import render_picture
 from compress.report.quantities import format_bytes, format_share
+from compress.run import Run
 from compress.shrink.pruner import check_pattern
 from compress.shrink.schedule import check_sparsity
 from compress.trial import measure_rtf
