@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.atomic import write_json
 from compress.bundle import export_model, graph_bytes
@@ -33,9 +33,7 @@ from compress.claim import claim_folder
 from compress.config import RunConfig
 from compress.curriculum import CurriculumStage
 from compress.data.cuts import read_samples
-from compress.data.sets import (
-    set_name,
-)
+from compress.data.sets import set_name
 from compress.data.store import text_of
 from compress.distill.lessons import Lesson
 from compress.distill.setup import build_teaching
@@ -55,9 +53,6 @@ from compress.verify import read_sets, verify_bundle
 from export.bundle import update_bundle
 from export.pack import list_zeros, name_pack, pack_bundle
 from streaming.bundle import BundleInfo, read_bundle
-
-if TYPE_CHECKING:
-    pass
 
 
 def prepare(run: Run) -> dict[str, Any]:
