@@ -92,7 +92,10 @@ def test_sparsity(refuse, sparsity, fix):
         (["--distill", "lattice=nan"], "the weight of lattice is above 0, got nan"),
         (["--steps", "0"], "steps: Input should be greater than 0, got 0"),
         (["--seed", "-1"], "seed: Input should be greater than or equal to 0, got -1"),
-        (["--quantize", "int3"], "quantize: Input should be 'int8' or 'none', got 'int3'"),
+        (
+            ["--quantize", "int3"],
+            "quantize: Input should be 'int8', 'static', 'int4' or 'none', got 'int3'",
+        ),
         (["--pattern", "moire"], "no pattern 'moire': choose one of channel, block"),
         (["--pattern", "4:2"], "4:2: n of m columns stay, 1 <= n < m: 2:4, for example"),
         (["--pattern", "block:7"], "which blocks of 7 do not divide: choose one of 1, 2, 3"),
