@@ -109,11 +109,11 @@ def main() -> None:
     if not arguments.speed:
         content |= measure_accuracy(arguments)
         draw(content["accuracy"], arguments.results.with_suffix(".png"))
+        table = to_markdown(content["accuracy"])
+        arguments.results.with_suffix(".md").write_text(table)
+        print(table)
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(content, indent=1) + "\n")
-    table = to_markdown(content.get("accuracy", []))
-    arguments.results.with_suffix(".md").write_text(table)
-    print(table)
     print(json.dumps(content))
 
 
