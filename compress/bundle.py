@@ -10,7 +10,7 @@ from typing import Any
 from compress.checkpoint import load_model
 from compress.data.batches import BatchSettings
 from compress.data.cuts import read_samples
-from compress.data.sets import has_split, real_cuts, synthetic_cuts
+from compress.data.sets import has_split, real_cuts, spread, synthetic_cuts
 from compress.models.joiner import Joiner
 from compress.models.predictors import StatelessPredictor
 from compress.models.transducer import Transducer
@@ -80,7 +80,7 @@ def calibration_speech(
     sets = [real_cuts(spec, "dev" if has_split(spec, "dev") else "train") for spec in data]
     sets = sets or [synthetic_cuts(CALIBRATION_UTTERANCES, "dev", seed)]
     share = max(1, CALIBRATION_UTTERANCES // len(sets))
-    cuts = [cut for cuts in sets for cut in cuts[:: max(1, -(-len(cuts) // share))]]
+    cuts = [cut for cuts in sets for cut in spread(cuts, share)]
     return [compute_features(read_samples(cut), settings) for cut in cuts]
 
 

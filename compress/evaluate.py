@@ -15,9 +15,8 @@ from torch import Tensor
 
 from compress.checkpoint import load_model
 from compress.data.batches import BatchSampler, BatchSettings, bucket
-from compress.data.cuts import read_samples
-from compress.data.sets import cache_folder, real_cuts, set_name, synthetic_cuts
-from compress.data.store import FeatureStore, Row, build_store, text_of
+from compress.data.sets import cache_folder, cuts_to_judge, read_utterances
+from compress.data.store import FeatureStore, Row, build_store
 from compress.data.tokenizer import UNKNOWN_ID, Tokenizer
 from compress.measure import decode_bundle
 from compress.models.predictors import BLANK
@@ -134,9 +133,7 @@ def evaluate_any(
     path: Path, data: list[str], split: str, num_synthetic: int, precision: str | None
 ) -> dict[str, WordErrorRate]:
     """WER of a bundle, from audio, or of a model folder; on `data` or on synthetic speech."""
-    cuts = {f"{set_name(spec)}/{split}": real_cuts(spec, split) for spec in data} or {
-        f"synthetic/{split}": synthetic_cuts(num_synthetic, split, 0)
-    }
+    cuts = cuts_to_judge(data, num_synthetic, split=split)
     if not (path / "bundle.json").exists():
         model, tokenizer = load_model(path)
         heard = model.config.encoder.feature_settings
@@ -147,7 +144,7 @@ def evaluate_any(
         return evaluate(model, stores, tokenizer)
     rates = {}
     for name, some in cuts.items():
-        utterances = [(cut.id, read_samples(cut), text_of(cut)) for cut in some]
+        utterances = read_utterances(some)
         texts = decode_bundle(path, utterances, precision).texts
         rates[name] = word_error_rate([text for _, _, text in utterances], texts)
     return rates

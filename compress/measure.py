@@ -7,7 +7,6 @@ measured in a process of their own that imports streaming/ alone, for this one m
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -17,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-import streaming
 from compress.progress import track
+from export.loading import environment
 from streaming import InputError, Recognizer, Result, open_bundle
 from streaming.bundle import read_bundle
 from streaming.features import FloatArray
@@ -122,13 +121,11 @@ def measure_alone(
     info = read_bundle(bundle)
     piece = round(PIECE_SECONDS * info.features.sample_rate)
     arguments = [str(bundle), precision or info.default_precision, str(num_threads), str(piece)]
-    home = str(Path(streaming.__file__).resolve().parents[1])
-    search_path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-c", ALONE, *arguments],
         input=np.ascontiguousarray(samples, dtype=np.float32).tobytes(),
         capture_output=True,
-        env=os.environ | {"PYTHONPATH": search_path},
+        env=environment(),
     )
     if done.returncode != 0:
         reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]

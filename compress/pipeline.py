@@ -32,9 +32,7 @@ from compress.checkpoint import load_model, save_model
 from compress.claim import claim_folder
 from compress.config import RunConfig
 from compress.curriculum import CurriculumStage
-from compress.data.cuts import read_samples
-from compress.data.sets import set_name
-from compress.data.store import text_of
+from compress.data.sets import read_utterances, set_name
 from compress.distill.lessons import Lesson
 from compress.distill.setup import build_teaching
 from compress.evaluate import word_error_rate
@@ -48,11 +46,10 @@ from compress.shrink.pruner import slow_blocks
 from compress.shrink.sensitivity import measure_shares
 from compress.shrink.stage import ShrinkStage
 from compress.trainer import read_log, train
-from compress.trial import measure_rtf
 from compress.verify import read_sets, verify_bundle
 from export.bundle import update_bundle
 from export.pack import list_zeros, name_pack, pack_bundle
-from streaming.bundle import BundleInfo, read_bundle
+from streaming.bundle import BundleInfo
 
 
 def prepare(run: Run) -> dict[str, Any]:
@@ -229,7 +226,7 @@ def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
     chunk_ms: list[float] = []
     audio_seconds = decode_seconds = 0.0
     for name, cuts in run.test_cuts.items():
-        utterances = [(cut.id, read_samples(cut), text_of(cut)) for cut in cuts]
+        utterances = read_utterances(cuts)
         decoded = decode_bundle(bundle, utterances)
         rate = word_error_rate([text for _, _, text in utterances], decoded.texts)
         say(f"  {name}: WER {rate} (bundle)")
@@ -237,8 +234,8 @@ def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
         chunk_ms += decoded.chunk_ms
         audio_seconds += decoded.seconds_audio
         decode_seconds += decoded.rtf * decoded.seconds_audio
-    if run.config.target:
-        say(f"  {run.config.target.judge(measure_target(run, bundle))}")
+    if target := run.config.target:
+        say(f"  {target.judge(target.measure(bundle, run.some_speech()))}")
     return {
         "wer": wer,
         "rtf": decode_seconds / max(audio_seconds, 1e-9),
@@ -246,13 +243,6 @@ def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
         "load_ms": decoded.load_ms,
         "peak_rss_mb": decoded.peak_rss_mb,
     }
-
-
-def measure_target(run: Run, bundle: Path) -> float:
-    """What the sparsity was fitted to, measured on the finished bundle as it was then."""
-    if run.config.target_size:
-        return float(graph_bytes(bundle, read_bundle(bundle)))
-    return measure_rtf({"": bundle}, run.some_speech())[""]
 
 
 def report(run: Run) -> dict[str, Any]:

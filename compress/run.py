@@ -18,11 +18,10 @@ from compress.data.cuts import read_samples
 from compress.data.noise import Augmenter
 from compress.data.sets import (
     check_sources,
+    cuts_to_judge,
     has_split,
-    real_cuts,
     real_store,
     set_name,
-    synthetic_cuts,
     synthetic_store,
     train_store,
 )
@@ -115,9 +114,7 @@ class Run:
     def test_cuts(self) -> dict[str, list[Cut]]:
         """Held-out utterances by set: other speakers than any that was trained on."""
         recipe = self.config.recipe
-        if not self.config.data:
-            return {"synthetic/test": synthetic_cuts(recipe.synthetic.test, "test", recipe.seed)}
-        return {f"{set_name(spec)}/test": real_cuts(spec, "test") for spec in self.config.data}
+        return cuts_to_judge(self.config.data, recipe.synthetic.test, recipe.seed)
 
     def some_speech(self) -> list[FloatArray]:
         """Samples of a few utterances of every test set, to be timed by."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 
 from compress.bundle import graph_bytes
 from compress.data.batches import BatchSettings
@@ -56,6 +57,12 @@ class Target:
     @property
     def value(self) -> float:
         return float(self.size or self.rtf or 0)
+
+    def measure(self, bundle: Path, utterances: Sequence[FloatArray]) -> float:
+        """What a bundle has of it."""
+        if self.size:
+            return float(graph_bytes(bundle, read_bundle(bundle)))
+        return measure_rtf({"": bundle}, utterances)[""]
 
     def judge(self, measured: float) -> str:
         """One line: what was wanted, what is there, how far that is off."""
@@ -127,9 +134,7 @@ def measure_student(
     utterances: Sequence[FloatArray],
 ) -> float:
     with exported(student, tokenizer, quantize, tail_frames) as bundle:
-        if target.size:
-            return float(graph_bytes(bundle, read_bundle(bundle)))
-        return measure_rtf({"": bundle}, utterances)[""]
+        return target.measure(bundle, utterances)
 
 
 def find_most(teacher: Transducer, cut: Cut) -> float:

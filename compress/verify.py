@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.box import SIMPLE
@@ -22,9 +22,7 @@ from rich.table import Table
 from compress.atomic import write_json
 from compress.bundle import block_rows, networks
 from compress.checkpoint import load_model
-from compress.data.cuts import read_samples
-from compress.data.sets import real_cuts, set_name, synthetic_cuts
-from compress.data.store import text_of
+from compress.data.sets import cuts_to_judge, read_utterances, spread
 from compress.difference import Sets, WerDifference, wer_differences
 from compress.models.transducer import Transducer
 from compress.progress import console, say
@@ -39,7 +37,6 @@ PARITY_FILE = "parity.json"
 PARITY_UTTERANCES = 6
 SHERPA_UTTERANCES = 12
 WER_UTTERANCES = 200  # of each set, that the precisions are compared on
-Item = TypeVar("Item")
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
@@ -57,18 +54,13 @@ def verify_files(
     """verify_bundle() on the model folder and the data that the command line names."""
     read_bundle(bundle)  # before seconds of reading data
     student = load_model(model)[0] if model else None
-    cuts = {f"{set_name(spec)}/{split}": real_cuts(spec, split) for spec in data} or {
-        f"synthetic/{split}": synthetic_cuts(num, split, 0)
-    }
+    cuts = cuts_to_judge(data, num, split=split)
     verify_bundle(bundle, read_sets(cuts, num), out, student, seed, max_wer_increase)
 
 
 def read_sets(cuts: Mapping[str, Sequence[Cut]], num: int = WER_UTTERANCES) -> Sets:
     """At most `num` utterances of each set, evenly spaced, with their samples."""
-    return {
-        name: [(cut.id, read_samples(cut), text_of(cut)) for cut in spread(some, num)]
-        for name, some in cuts.items()
-    }
+    return {name: read_utterances(spread(some, num)) for name, some in cuts.items()}
 
 
 def verify_bundle(
@@ -169,11 +161,6 @@ def sherpa_rows(info: BundleInfo, sets: Sets, out: Path) -> Iterator[Row]:
             np.savez(path, **heard)
             row |= {"evidence": str(path), "reason": f"other tokens in {', '.join(heard)}"}
         yield row
-
-
-def spread(items: Sequence[Item], num: int) -> Sequence[Item]:
-    """At most `num` of them, evenly spaced."""
-    return items[:: -(-len(items) // num) or 1]
 
 
 def ladder_table(rows: Sequence[Row]) -> Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 from export.interface import Graph, read_graph
 from export.loading import bundle_problems, graph_problems
 from export.validate import find_sets, is_nemo, validate_bundle
-from streaming.bundle import INFO_FILE, SUMS_FILE, TOKENS_FILE, read_bundle, read_sums
+from streaming.bundle import INFO_FILE, SUMS_FILE, TOKENS_FILE, read_sums
 
 FRAME_MS = 10
 
@@ -41,7 +41,7 @@ def _inspect(folder: Path) -> Inspection:
     sets = find_sets(folder)
     read = [[_read(folder / name) for name in names.values()] for names in sets.values()]
     if ours:
-        problems = bundle_problems(read_bundle(folder))
+        problems = bundle_problems(folder)
     else:
         known = not is_nemo(read[0][1])
         once = {graph.path: graph for graphs in read for graph in graphs}

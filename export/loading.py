@@ -14,7 +14,6 @@ from onnx import TensorProto
 
 import streaming
 from export.interface import Graph, Tensor
-from streaming.bundle import BundleInfo
 
 TIMEOUT_SECONDS = 300
 MAX_VALUES = 1 << 28  # of one input: 1 GB
@@ -68,10 +67,9 @@ for path, inputs in json.loads(sys.argv[1]):
 """
 
 
-def bundle_problems(info: BundleInfo) -> list[str]:
+def bundle_problems(folder: Path) -> list[str]:
     """What keeps any precision of a bundle from decoding two silent streams."""
-    assert info.folder is not None
-    return _call(OPEN_BUNDLE, str(info.folder))
+    return _call(OPEN_BUNDLE, str(folder))
 
 
 def graph_problems(graphs: Sequence[Graph], run: bool) -> list[str]:
@@ -92,16 +90,21 @@ def _fill(value: Tensor) -> tuple[list[int], str]:
     return shape, INTEGERS.get(value.dtype, "float32")
 
 
-def _call(code: str, argument: str) -> list[str]:
+def environment() -> dict[str, str]:
+    """Of a child process that is to find our packages wherever this one found them."""
     home = str(Path(streaming.__file__).resolve().parents[1])
     search_path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PYTHONPATH": search_path}
+
+
+def _call(code: str, argument: str) -> list[str]:
     try:
         done = subprocess.run(
             [sys.executable, "-c", code, argument],
             capture_output=True,
             text=True,
             timeout=TIMEOUT_SECONDS,
-            env=os.environ | {"PYTHONPATH": search_path},
+            env=environment(),
         )
     except subprocess.TimeoutExpired:
         return [f"the model was not loaded within {TIMEOUT_SECONDS} s: export it again"]

@@ -16,8 +16,9 @@ import export.divergence
 from compress.bundle import export_model
 from compress.checkpoint import save_model
 from compress.cli import run_app
+from compress.data.sets import spread
 from compress.difference import compare_texts
-from compress.verify import describe_failure, judge, sherpa_rows, spread
+from compress.verify import describe_failure, judge, sherpa_rows
 from export.errors import ExportError
 from streaming.bundle import read_bundle, write_sha256sums
 from streaming.errors import InputError

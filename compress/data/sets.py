@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from compress.data.batches import Source
-from compress.data.cuts import assign_splits, read_data, select_split, splits_in
+from compress.data.cuts import assign_splits, read_data, read_samples, select_split, splits_in
 from compress.data.join import join_cuts
 from compress.data.noise import Augmenter
-from compress.data.store import FeatureStore, Row, build_store
+from compress.data.store import FeatureStore, Row, build_store, text_of
 from compress.data.synthetic import make_synthetic
 from compress.data.tokenizer import UNKNOWN_ID, Tokenizer
 from compress.models.config import SUBSAMPLING
 from compress.progress import say
 from streaming.errors import InputError
-from streaming.features import FeatureSettings
+from streaming.features import FeatureSettings, FloatArray
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
 KALDI = FeatureSettings()
+Item = TypeVar("Item")
 
 
 def cache_folder() -> Path:
@@ -33,6 +35,25 @@ def cache_folder() -> Path:
 def synthetic_cuts(num_utterances: int, split: str, seed: int) -> list[Cut]:
     """Synthetic speech by the voices of `split`, made or found in the cache."""
     return list(make_synthetic(cache_folder() / "synthetic", num_utterances, split, seed))
+
+
+def cuts_to_judge(
+    data: Sequence[str], num_synthetic: int, seed: int = 0, split: str = "test"
+) -> dict[str, list[Cut]]:
+    """Utterances to judge by, by set and split: of `data`, else synthetic ones."""
+    if not data:
+        return {f"synthetic/{split}": synthetic_cuts(num_synthetic, split, seed)}
+    return {f"{set_name(spec)}/{split}": real_cuts(spec, split) for spec in data}
+
+
+def read_utterances(cuts: Iterable[Cut]) -> list[tuple[str, FloatArray, str]]:
+    """Id, samples and text of each, as measure.py decodes them."""
+    return [(cut.id, read_samples(cut), text_of(cut)) for cut in cuts]
+
+
+def spread(items: Sequence[Item], num: int) -> Sequence[Item]:
+    """At most `num` of them, evenly spaced."""
+    return items[:: -(-len(items) // num) or 1]
 
 
 def synthetic_store(

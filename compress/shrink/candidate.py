@@ -8,8 +8,7 @@ import torch
 
 from compress.models.config import TransducerConfig
 from compress.models.transducer import Transducer
-from compress.shrink.arrange import arrange_rows_
-from compress.shrink.pruner import Cut, build_pruner, choose_layouts
+from compress.shrink.pruner import Cut, build_pruner
 from compress.shrink.small import small_config
 
 
@@ -39,7 +38,6 @@ def cut_at_once(
         config = config or small_config(teacher.config, sparsity)
         return small_student(teacher, config, seed).eval()
     student = deepcopy(teacher).requires_grad_(False)
-    arrange_rows_(student, choose_layouts(teacher, cut))
     pruner = build_pruner(student, teacher.config, cut)
     pruner.check(sparsity)
     pruner.prune_to(sparsity)
