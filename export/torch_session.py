@@ -9,12 +9,13 @@ run here (export/targets): both sides of a comparison speak of the same tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
+from torch import Tensor
 
 from export.targets import MODULES
-from export.wrap import AnyPredictor, Encoder, Joiner, freeze
+from export.wrap import AnyPredictor, Encoder, EncoderExport, Joiner
 from streaming.bundle import BundleInfo
 from streaming.features import FloatArray
 from streaming.session import SESSIONS, Array, LabelArray, Memory, State
@@ -37,15 +38,16 @@ class Runner(Protocol):
 
 
 class TorchSession:
-    """Encoder, predictor and joiner in torch, in the form that the bundle's target gives them."""
+    """Encoder, predictor and joiner in torch, in the form that the bundle's target gives them.
+
+    The three are kept as they came, for another export; copies of them run.
+    """
 
     def __init__(
         self, info: BundleInfo, encoder: Encoder, predictor: AnyPredictor, joiner: Joiner
     ) -> None:
         self.info = info
-        self.encoder = freeze(encoder)
-        self.predictor = freeze(predictor)
-        self.joiner = freeze(joiner)
+        self.encoder, self.predictor, self.joiner = encoder, predictor, joiner
         self._modules = MODULES[info.target](encoder, predictor, joiner)
         session = SESSIONS[info.target](info, self._run, "torch")
         self.initial_state = session.initial_state
@@ -64,5 +66,6 @@ class TorchSession:
     def encode_whole(self, features: FloatArray) -> FloatArray:
         """features (N, T, F), T a multiple of the chunk -> (N, S, J)."""
         lengths = torch.full((features.shape[0],), features.shape[1])
-        encoded, _ = self.encoder(torch.from_numpy(features), lengths)
+        encoder = cast(EncoderExport, self._modules["encoder"]).encoder
+        encoded: Tensor = encoder(torch.from_numpy(features), lengths)[0]
         return encoded.numpy()

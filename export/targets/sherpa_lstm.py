@@ -20,8 +20,7 @@ import torch
 from torch import nn
 
 from export.errors import ExportError
-from export.graph import export_graph
-from export.targets.exported import FILES, Exported
+from export.targets.exported import Exported, Interface, export_graphs
 from export.wrap import AnyPredictor, Encoder, EncoderExport, Joiner, freeze, is_stateless
 
 SUBSAMPLING = 4  # hard-coded there for time stamps and end-pointing
@@ -39,7 +38,6 @@ def export_sherpa_lstm(
     block_rows: graph -> layer -> rows a group, the layers to write in their block form.
     Raises ExportError when this family cannot carry the model.
     """
-    blocks = block_rows or {}
     check_family(encoder)
     if not is_stateless(predictor):
         raise ExportError(
@@ -52,38 +50,26 @@ def export_sherpa_lstm(
     with torch.no_grad():
         predicted = modules["decoder"](labels)
         logits = modules["joiner"](predicted, predicted)
-    folder.mkdir(parents=True, exist_ok=True)
-    export_graph(
-        modules["encoder"],
-        {
-            "x": torch.zeros(2, encoder.chunk_frames, encoder.num_mel_bins),
-            "state0": torch.zeros(1, 2, sizes[0]),
-            "state1": torch.zeros(1, 2, sizes[1]),
-        },
-        ["encoder_out", "next_state0", "next_state1"],
-        [0, 1, 1],
-        encoder_metadata(encoder.chunk_frames, sizes),
-        folder / FILES["encoder"],
-        blocks.get("encoder"),
-    )
-    export_graph(
-        modules["decoder"],
-        {"y": labels},
-        ["decoder_out"],
-        [0],
-        {"vocab_size": logits.shape[1], "context_size": predictor.context},
-        folder / FILES["decoder"],
-        blocks.get("decoder"),
-    )
-    export_graph(
-        modules["joiner"],
-        {"encoder_out": predicted, "decoder_out": predicted},
-        ["logit"],
-        [0, 0],
-        {},
-        folder / FILES["joiner"],
-        blocks.get("joiner"),
-    )
+    features = torch.zeros(2, encoder.chunk_frames, encoder.num_mel_bins)
+    states = {f"state{i}": torch.zeros(1, 2, size) for i, size in enumerate(sizes)}
+    interfaces = {
+        "encoder": Interface(
+            {"x": features, **states},
+            ["encoder_out", "next_state0", "next_state1"],
+            [0, 1, 1],
+            encoder_metadata(encoder.chunk_frames, sizes),
+        ),
+        "decoder": Interface(
+            {"y": labels},
+            ["decoder_out"],
+            [0],
+            {"vocab_size": logits.shape[1], "context_size": predictor.context},
+        ),
+        "joiner": Interface(
+            {"encoder_out": predicted, "decoder_out": predicted}, ["logit"], [0, 0]
+        ),
+    }
+    export_graphs(modules, interfaces, folder, block_rows or {})
     return Exported(
         chunk_frames=encoder.chunk_frames,
         subsampling=encoder.subsampling,

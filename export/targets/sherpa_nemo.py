@@ -24,8 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import ExportError
-from export.graph import export_graph
-from export.targets.exported import FILES, Exported
+from export.targets.exported import Exported, Interface, export_graphs
 from export.wrap import (
     AnyPredictor,
     Encoder,
@@ -62,41 +61,30 @@ def export_sherpa_nemo(
     with torch.no_grad():
         predicted = modules["decoder"](labels, lengths, h, c)[0]
         logits = modules["joiner"](predicted, predicted)
-    folder.mkdir(parents=True, exist_ok=True)
     sizes = cast(NemoEncoder, modules["encoder"]).layout.sizes
-    metadata = encoder_metadata(encoder, sizes, logits.shape[1], (h.shape[0], h.shape[2]))
-    export_graph(
-        modules["encoder"],
-        example_inputs(encoder, sizes),
-        [
-            "outputs",
-            "encoded_lengths",
-            *(f"{name}_next" for name in ("cache_last_channel", "cache_last_time")),
-            "cache_last_channel_next_len",
-        ],
-        [0, 0, 0, 0, 0],
-        metadata,
-        folder / FILES["encoder"],
-        blocks.get("encoder"),
-    )
-    export_graph(
-        modules["decoder"],
-        {"targets": labels, "target_length": lengths, "h": h, "c": c},
-        ["outputs", "prednet_lengths", "next_h", "next_c"],
-        [0, 0, 1, 1],
-        {},
-        folder / FILES["decoder"],
-        blocks.get("decoder"),
-    )
-    export_graph(
-        modules["joiner"],
-        {"encoder_outputs": predicted, "decoder_outputs": predicted},
-        ["logit"],
-        [0, 0],
-        {},
-        folder / FILES["joiner"],
-        blocks.get("joiner"),
-    )
+    interfaces = {
+        "encoder": Interface(
+            example_inputs(encoder, sizes),
+            [
+                "outputs",
+                "encoded_lengths",
+                "cache_last_channel_next",
+                "cache_last_time_next",
+                "cache_last_channel_next_len",
+            ],
+            [0, 0, 0, 0, 0],
+            encoder_metadata(encoder, sizes, logits.shape[1], (h.shape[0], h.shape[2])),
+        ),
+        "decoder": Interface(
+            {"targets": labels, "target_length": lengths, "h": h, "c": c},
+            ["outputs", "prednet_lengths", "next_h", "next_c"],
+            [0, 0, 1, 1],
+        ),
+        "joiner": Interface(
+            {"encoder_outputs": predicted, "decoder_outputs": predicted}, ["logit"], [0, 0]
+        ),
+    }
+    export_graphs(modules, interfaces, folder, blocks)
     return Exported(
         chunk_frames=encoder.chunk_frames,
         subsampling=encoder.subsampling,
