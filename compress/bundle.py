@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.checkpoint import load_model
 from compress.data.batches import BatchSettings
 from compress.data.cuts import read_samples
-from compress.data.sets import has_split, real_cuts, spread, synthetic_cuts
+from compress.data.sets import (
+    has_split,
+    read_utterances,
+    real_cuts,
+    set_name,
+    spread,
+    synthetic_cuts,
+)
+from compress.measure import Utterance
 from compress.models.joiner import Joiner
 from compress.models.predictors import StatelessPredictor
 from compress.models.transducer import Transducer
 from compress.progress import say
+from compress.quantize.auto import choose_forms
 from compress.shrink.layouts import Block, parse_layout
 from export.bundle import write_bundle
 from export.quantize import Method
@@ -24,8 +35,13 @@ from streaming.bundle import BundleInfo
 from streaming.errors import InputError
 from streaming.features import FeatureSettings, FloatArray, compute_features
 
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
+
 # Of all sets. Ranges from twice as many others differ by 3 % in the median, 17 % at most (teacher).
 CALIBRATION_UTTERANCES = 36
+JUDGED_UTTERANCES = 300  # of each set, whose word errors auto counts
+MAX_WER_INCREASE = 0.3  # points, of auto
 
 
 def export_model(
@@ -37,11 +53,13 @@ def export_model(
     target: str = "auto",
     data: Sequence[str] = (),
     seed: int = 0,
+    max_wer_increase: float = MAX_WER_INCREASE,
 ) -> BundleInfo:
     """ONNX graphs, tokens and card of the model in `folder`.
 
     target: of export.targets; auto takes the one that fits predictor and features. data, seed: of
-    the speech that static hears before (calibration_speech).
+    the speech that static hears before, and that auto is judged by (settling_cuts).
+    max_wer_increase: points of WER that auto may lose.
     Raises InputError for a model that does not stream, and for an `out` that exists.
     """
     if target not in ("auto", *TARGETS):
@@ -50,35 +68,74 @@ def export_model(
     if out.exists():
         raise InputError(f"{out} exists: choose another --out")
     features = model.config.encoder.feature_settings
-    calibration = calibration_speech(features, data, seed) if quantize == "static" else ()
-    info = write_bundle(
-        out,
-        *networks(model),
-        tokenizer.tokens(),
+    calibration: list[FloatArray] = []
+    if quantize in ("static", "auto"):
+        calibration = calibration_speech(features, data, seed)
+    encoder, predictor, joiner = networks(model)
+    write = partial(
+        write_bundle,
+        encoder=encoder,
+        predictor=predictor,
+        joiner=joiner,
+        tokens=tokenizer.tokens(),
         tokenizer_model=folder / "bpe.model",
         name=out.name if out.name != "bundle" else out.resolve().parent.name,
         provenance=provenance or read_provenance(folder),
-        layers=pruned_layers(model),
-        quantize=quantize,
-        calibration=calibration,
         tail_frames=tail_frames,
         block_rows=block_rows(model),
         features=features,
         target=choose_target(model) if target == "auto" else target,
     )
+    known: dict[str, Any] = {"layers": pruned_layers(model)}
+    if quantize == "auto":
+        known = choose_automatically(write, known, calibration, data, seed, max_wer_increase)
+    info = write(out, quantize=quantize, calibration=calibration, **known)
     graphs = len(info.files[info.default_precision])
     size = graph_bytes(out, info) / 1e6
     say(f"  {info.default_precision} bundle: {size:.2f} MB in {graphs} graphs")
     return info
 
 
+def choose_automatically(
+    write: Callable[..., BundleInfo],
+    known: dict[str, Any],
+    calibration: Sequence[FloatArray],
+    data: Sequence[str],
+    seed: int,
+    budget: float,
+) -> dict[str, Any]:
+    """The forms of layers within a budget of WER, and what became known, for write_bundle."""
+    with tempfile.TemporaryDirectory(prefix="compress-") as folder:
+        fp32 = Path(folder) / "fp32"
+        write(fp32, quantize="none")
+        chosen = choose_forms(fp32, speech_to_judge(data, seed), calibration, budget)
+    return {
+        "layers": [*known["layers"], *chosen.layers],
+        "measured": {"auto": chosen.to_json()},
+        "forms": chosen.forms,
+    }
+
+
+def speech_to_judge(data: Sequence[str], seed: int) -> dict[str, list[Utterance]]:
+    """Utterances of the sets that calibration_speech hears, to count word errors on."""
+    cuts = settling_cuts(data, seed, JUDGED_UTTERANCES)
+    return {name: read_utterances(spread(some, JUDGED_UTTERANCES)) for name, some in cuts.items()}
+
+
+def settling_cuts(data: Sequence[str], seed: int, num_synthetic: int) -> dict[str, list[Cut]]:
+    """Speech that settles choices and judges nothing, by set: the dev split of data, else its
+    train split; synthetic speech where there is no data."""
+    if not data:
+        return {"synthetic/dev": synthetic_cuts(num_synthetic, "dev", seed)}
+    splits = [(spec, "dev" if has_split(spec, "dev") else "train") for spec in data]
+    return {f"{set_name(spec)}/{split}": real_cuts(spec, split) for spec, split in splits}
+
+
 def calibration_speech(
     settings: FeatureSettings, data: Sequence[str], seed: int
 ) -> list[FloatArray]:
-    """Features (T, F) of a few utterances of every set that nobody is judged by: of its dev split,
-    else of its train split; of synthetic speech where there is no data."""
-    sets = [real_cuts(spec, "dev" if has_split(spec, "dev") else "train") for spec in data]
-    sets = sets or [synthetic_cuts(CALIBRATION_UTTERANCES, "dev", seed)]
+    """Features (T, F) of a few utterances of every set that nobody is judged by."""
+    sets = settling_cuts(data, seed, CALIBRATION_UTTERANCES).values()
     share = max(1, CALIBRATION_UTTERANCES // len(sets))
     cuts = [cut for cuts in sets for cut in spread(cuts, share)]
     return [compute_features(read_samples(cut), settings) for cut in cuts]

@@ -22,6 +22,7 @@ from compress.cli_options import (
     Data,
     Distill,
     Exclude,
+    MaxWerIncrease,
     Noise,
     Out,
     Pattern,
@@ -75,6 +76,7 @@ def run(
     exclude: Exclude = None,
     distill: Distill = None,
     quantize: Quantize = "int8",
+    max_wer_increase: MaxWerIncrease = 0.3,
     compare: Annotated[
         bool, typer.Option("--compare", help="Train the same student without distillation too.")
     ] = False,
@@ -102,6 +104,7 @@ def run(
         {"sparsity": sparsity, "distill": distill, "steps": steps, "seed": seed},
         pattern=pattern,
         quantize=quantize,
+        max_wer_increase=max_wer_increase,
         compare=compare,
         target_rtf=target_rtf,
     )
@@ -324,8 +327,9 @@ def export_bundle(
     quantize: Quantize = "int8",
     data: Annotated[
         list[str] | None,
-        typer.Option(help="Speech to calibrate static with; synthetic speech by default."),
+        typer.Option(help="Speech that static and auto are settled by; synthetic by default."),
     ] = None,
+    max_wer_increase: MaxWerIncrease = 0.3,
     target: Annotated[
         str, typer.Option(help="auto, sherpa_lstm or sherpa_nemo; auto goes by the predictor.")
     ] = "auto",
@@ -336,7 +340,14 @@ def export_bundle(
     from compress.bundle import export_model
     from export.quantize import check_method
 
-    export_model(model, out, check_method(quantize), target=target, data=data or [])
+    export_model(
+        model,
+        out,
+        check_method(quantize),
+        target=target,
+        data=data or [],
+        max_wer_increase=max_wer_increase,
+    )
     say(f"wrote {out}")
     say(f"next: compress transcribe {out} FILE.wav, or compress listen {out}")
 

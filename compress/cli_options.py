@@ -45,7 +45,12 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option(help="Part of the names of modules that stay dense. Repeat for several."),
 ]
-Quantize = Annotated[str, typer.Option(help="int8, static, int4 or none.")]
+Quantize = Annotated[
+    str, typer.Option(help="int8, static, int4, none; or auto, a form for every layer.")
+]
+MaxWerIncrease = Annotated[
+    float, typer.Option(min=0, help="Points of WER that auto may lose on development speech.")
+]
 RecipeName = Annotated[str, typer.Option(help="Name or YAML file of the run's settings.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps; the recipe's by default.")]
 Seed = Annotated[int | None, typer.Option(help="The recipe's by default.")]

@@ -305,7 +305,8 @@ class RunConfig(Strict):
     """Everything that determines a run's result; stored as config.yaml in its folder.
 
     start: model folder of a student to go on from. target_size (bytes of the bundle's graphs),
-    target_rtf: what the sparsity is fitted to, instead of the recipe's.
+    target_rtf: what the sparsity is fitted to, instead of the recipe's. max_wer_increase: points of
+    WER that quantize auto may lose on development speech.
     """
 
     teacher: str
@@ -313,6 +314,7 @@ class RunConfig(Strict):
     noise: str | None = None
     pattern: str = "channel"
     quantize: Method = "int8"
+    max_wer_increase: float = Field(0.3, ge=0)
     compare: bool = False
     start: str | None = None
     target_size: PositiveInt | None = None
@@ -356,6 +358,12 @@ class RunConfig(Strict):
     @property
     def sparsity(self) -> float:
         return self.recipe.sparsity
+
+    @property
+    def trial_method(self) -> Method:
+        """How an untrained student is exported to be measured: auto has no words to judge by, and
+        most of its layers are int8."""
+        return "int8" if self.quantize == "auto" else self.quantize
 
 
 Recipe = TypeVar("Recipe", bound=BaseModel)

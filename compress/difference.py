@@ -10,7 +10,7 @@ import numpy as np
 
 from compress.measure import Utterance, decode_samples
 from export.parity import EXACT, order_precisions
-from streaming import open_bundle
+from streaming import Recognizer
 from streaming.bundle import BundleInfo
 
 REPLICATIONS = 1000
@@ -56,8 +56,7 @@ def wer_differences(info: BundleInfo, sets: Sets) -> Iterator[WerDifference]:
 
 
 def decode(info: BundleInfo, precision: str, utterances: Sequence[Utterance]) -> list[str]:
-    assert info.folder is not None
-    recognizer = open_bundle(info.folder, precision)
+    recognizer = Recognizer(info, precision)
     return [decode_samples(recognizer, samples)[0].text for _, samples, _ in utterances]
 
 

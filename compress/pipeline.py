@@ -168,6 +168,7 @@ def export(run: Run) -> dict[str, Any]:
         tail_frames,
         data=run.config.data,
         seed=run.config.recipe.seed,
+        max_wer_increase=run.config.max_wer_increase,
     )
     pack = name_pack(bundle)
     pack.unlink(missing_ok=True)

@@ -79,7 +79,7 @@ def make_plan(config: RunConfig) -> Plan:
     rehearsed = rehearse(config, sparsity)
     say("exporting teacher and student")
     tail_frames = config.recipe.batches.tail_frames
-    settings = run.tokenizer, config.quantize, tail_frames
+    settings = run.tokenizer, config.trial_method, tail_frames
     with exported(run.teacher, *settings) as dense, exported(student, *settings) as small:
         times_ms = time_chunks({"teacher": dense, "student": small})
         info = read_bundle(small)

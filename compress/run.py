@@ -82,7 +82,7 @@ class Run:
         tail_frames = config.recipe.batches.tail_frames
         model = self.teacher, self.tokenizer
         return fit_sparsity(
-            *model, config.cut(), config.target, config.quantize, tail_frames, utterances
+            *model, config.cut(), config.target, config.trial_method, tail_frames, utterances
         )
 
     def untrained(self, sparsity: float) -> Transducer:

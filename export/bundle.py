@@ -18,7 +18,7 @@ import onnx
 
 from export.card import write_card
 from export.errors import ExportError
-from export.quantize import Method, Ranges, calibrate, list_layers, quantize_graph
+from export.quantize import METHODS, Method, Ranges, calibrate, list_layers, quantize_graph
 from export.targets import PRESETS, TARGETS
 from export.targets.exported import FILES
 from export.validate import validate_bundle
@@ -201,32 +201,49 @@ def _quantize(
     per_channel: bool,
 ) -> tuple[BundleInfo, list[dict[str, Any]]]:
     """`info` of the fp32 graphs with another precision, and all layers as its files hold them."""
-    folder, names = info.folder, dict(FILES)
+    if method == "none":
+        return info, [layer for graph in FILES for layer in list_fp32(info, graph)]
+    static = "static" in (METHODS[method], *forms.values())
+    return add_precision(
+        info, method, forms, calibrate(info, calibration) if static else {}, per_channel
+    )
+
+
+def list_fp32(info: BundleInfo, graph: str) -> list[dict[str, Any]]:
+    """Layers of an fp32 graph, named as in torch's state dict."""
+    layers = list_layers(onnx.load(info.graph_path(graph, "fp32")))
+    return [{**layer, "name": PREFIXES[graph] + layer["name"]} for layer in layers]
+
+
+def add_precision(
+    info: BundleInfo,
+    method: Method,
+    forms: Mapping[str, str],
+    ranges: Mapping[str, Ranges],
+    per_channel: bool = True,
+) -> tuple[BundleInfo, list[dict[str, Any]]]:
+    """Writes the fp32 graphs of a folder beside them in other forms; returns `info` with that
+    precision, called `method`, as its default, and its layers.
+
+    forms: layer, named as in torch's state dict -> form. ranges: graph -> what calibrate() found.
+    """
+    folder = info.folder
     assert folder is not None
-    if method != "none":
-        names = {graph: f"{graph}.{method}.onnx" for graph in FILES}
-        info = dataclasses.replace(
-            info, files={**info.files, method: names}, default_precision=method
-        )
+    names = {graph: f"{graph}.{method}.onnx" for graph in FILES}
     by_graph = split_by_graph(forms, "forms")
-    ranges: dict[str, Ranges] = {}
-    if "static" in (method, *forms.values()):
-        ranges = calibrate(info, calibration)
     layers: list[dict[str, Any]] = []
     for graph, source in FILES.items():
-        if method == "none":
-            found = list_layers(onnx.load(folder / source))
-        else:
-            found = quantize_graph(
-                folder / source,
-                folder / names[graph],
-                method,
-                by_graph.get(graph, {}),
-                ranges.get(graph, {}),
-                per_channel,
-            )
+        found = quantize_graph(
+            folder / source,
+            folder / names[graph],
+            METHODS[method],
+            by_graph.get(graph, {}),
+            ranges.get(graph, {}),
+            per_channel,
+        )
         layers += [{**layer, "name": PREFIXES[graph] + layer["name"]} for layer in found]
-    return info, layers
+    files = {**info.files, method: names}
+    return dataclasses.replace(info, files=files, default_precision=method), layers
 
 
 def merge_layers(

@@ -20,7 +20,7 @@ from export.quantize.layers import find_inputs
 from streaming.bundle import GRAPHS, TOKENS_FILE, BundleInfo
 from streaming.features import SILENCE, FloatArray
 from streaming.search import greedy_search, initial_search, silent_tokens
-from streaming.session import SESSIONS, Array, Graphs
+from streaming.session import SESSIONS, Array, Graphs, Session
 from streaming.tokens import read_tokens
 
 
@@ -37,7 +37,14 @@ def calibrate(info: BundleInfo, utterances: Sequence[FloatArray]) -> dict[str, R
         observers[graph].see(inputs)
         return graphs(graph, inputs)
 
-    session = SESSIONS[info.target](info, run, "fp32")
+    listen(SESSIONS[info.target](info, run, "fp32"), utterances)
+    return {graph: observer.ranges for graph, observer in observers.items()}
+
+
+def listen(session: Session, utterances: Sequence[FloatArray]) -> None:
+    """Each utterance (T, F) from empty states through the encoder, chunk by chunk, and through
+    greedy search: what the graphs are given there is what they are given on a device."""
+    info = session.info
     assert info.folder is not None
     symbols = read_tokens(info.folder / TOKENS_FILE, info.vocab_size, info.blank_id)
     silent, most = silent_tokens(info, symbols), info.max_symbols_per_frame
@@ -46,7 +53,6 @@ def calibrate(info: BundleInfo, utterances: Sequence[FloatArray]) -> dict[str, R
         for chunk in cut_chunks(utterance, info.chunk_frames, info.tail_frames):
             encoded, state = session.encode(chunk[None], state)
             _, (search,) = greedy_search(session, encoded, [search], most, silent)
-    return {graph: observer.ranges for graph, observer in observers.items()}
 
 
 def cut_chunks(utterance: FloatArray, size: int, tail: int) -> list[FloatArray]:

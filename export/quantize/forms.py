@@ -26,8 +26,15 @@ from export.quantize.job import Job
 from export.quantize.layers import LayerInfo, node_key, storage
 from export.quantize.static import write_static
 
-Method = Literal["int8", "static", "int4", "none"]
-METHODS: tuple[Method, ...] = ("int8", "static", "int4", "none")
+Method = Literal["int8", "static", "int4", "auto", "none"]
+# The form of layers of which nothing else is said; of auto something is said of every layer.
+METHODS: dict[Method, str] = {
+    "int8": "int8",
+    "static": "static",
+    "int4": "int4",
+    "auto": "int8",
+    "none": "fp32",
+}
 WEIGHTS = ("linear", "blocks", "lstm", "embedding", "convolution")
 
 
