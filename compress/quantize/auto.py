@@ -187,9 +187,13 @@ def report(
 ) -> None:
     """The sensitivity of every layer, why wide layers are wide, and what the mix gives."""
     console.print(sensitivity_table(measured, mix))
+    wide: dict[str, list[str]] = {}
     for candidates, chosen in zip(measured, mix.chosen, strict=True):
         if why := explain(candidates, chosen):
-            say(f"  {' and '.join(torch_names(chosen.choice))} stays {chosen.form}: {why}")
+            wide.setdefault(f"{chosen.form}: {why}", []).append(torch_names(chosen.choice)[0])
+    for why, names in wide.items():
+        more = f" and {len(names) - 1} more" if names[1:] else ""
+        say(f"  {names[0]}{more} in {why}")
     whole = [c for candidates in measured for c in candidates if c.form == "fp32"]
     say(
         f"  auto: {mix.bytes / 1e6:.3f} MB of weights for {sum(c.bytes for c in whole) / 1e6:.3f}, "
@@ -200,15 +204,22 @@ def report(
 
 
 def sensitivity_table(measured: Sequence[Sequence[Candidate]], mix: Mix) -> Table:
-    """A row for each choice: nats of every form, then what the chosen one takes."""
-    forms = ("int8", "static", "int4", "half")
-    table = Table(box=SIMPLE, collapse_padding=True)
+    """A row for each choice: nats of narrow forms, then what the chosen one takes."""
+    forms = ("int8", "static", "int4")  # half moves nothing that counts
+    table = Table(box=SIMPLE, collapse_padding=True, padding=(0, 1, 0, 0))
+    table.title = "nats that a form of one layer moves the output by, and the form it gets"
     table.add_column("layer", no_wrap=True)
-    for title in (*(f"{form}, nats" for form in forms), "chosen", "kB", "us a chunk"):
-        table.add_column(title, justify="right")
+    for title in (*forms, "chosen", "kB", "us/chunk"):
+        table.add_column(title, justify="right", no_wrap=True)
     for candidates, chosen in zip(measured, mix.chosen, strict=True):
-        nats = {candidate.form: f"{candidate.nats:.1e}" for candidate in candidates}
+        nats = {candidate.form: show_nats(candidate.nats) for candidate in candidates}
         name = torch_names(chosen.choice)[0].removeprefix("encoder.")
         sizes = f"{chosen.bytes / 1000:.1f}", f"{chosen.us:.1f}"
         table.add_row(name, *(nats.get(form, "") for form in forms), chosen.form, *sizes)
     return table
+
+
+def show_nats(nats: float) -> str:
+    """0.000032 is "3e-5"."""
+    digit, exponent = f"{nats:.0e}".split("e")
+    return f"{digit}e{int(exponent)}" if nats else "0"

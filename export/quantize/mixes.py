@@ -89,7 +89,7 @@ def explain(candidates: Sequence[Candidate], chosen: Candidate) -> str:
     choice = chosen.choice
     narrow = [c for c in candidates if c.form not in ("half", "fp32")]
     if not narrow:
-        what = "float16 is all it can have" if chosen.form == "half" else "no other form holds it"
+        what = "no narrower form holds it" if chosen.form == "half" else "no other form holds it"
         return f"{choice.storage}: {what}"
     best = min(narrow, key=lambda candidate: candidate.nats)
     saved = f"{(chosen.bytes - best.bytes) / 1000:.1f} kB"
