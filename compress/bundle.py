@@ -21,6 +21,7 @@ from compress.data.sets import (
     synthetic_cuts,
 )
 from compress.measure import Utterance
+from compress.models.chunks import set_chunk_
 from compress.models.joiner import Joiner
 from compress.models.predictors import StatelessPredictor
 from compress.models.transducer import Transducer
@@ -54,12 +55,15 @@ def export_model(
     data: Sequence[str] = (),
     seed: int = 0,
     max_wer_increase: float = MAX_WER_INCREASE,
+    chunk_frames: int | None = None,
+    name: str | None = None,
 ) -> BundleInfo:
     """ONNX graphs, tokens and card of the model in `folder`.
 
     target: of export.targets; auto takes the one that fits predictor and features. data, seed: of
     the speech that static hears before, and that auto is judged by (settling_cuts).
-    max_wer_increase: points of WER that auto may lose.
+    max_wer_increase: points of WER that auto may lose. chunk_frames: None takes the model's own
+    chunk. name: None takes that of `out`.
     Raises InputError for a model that does not stream, and for an `out` that exists.
     """
     if target not in ("auto", *TARGETS):
@@ -67,6 +71,7 @@ def export_model(
     model, tokenizer = load_model(folder)
     if out.exists():
         raise InputError(f"{out} exists: choose another --out")
+    set_chunk_(model, chunk_frames or model.encoder.chunk_frames)
     features = model.config.encoder.feature_settings
     calibration: list[FloatArray] = []
     if quantize in ("static", "auto"):
@@ -79,7 +84,7 @@ def export_model(
         joiner=joiner,
         tokens=tokenizer.tokens(),
         tokenizer_model=folder / "bpe.model",
-        name=out.name if out.name != "bundle" else out.resolve().parent.name,
+        name=name or name_bundle(out),
         provenance=provenance or read_provenance(folder),
         tail_frames=tail_frames,
         block_rows=block_rows(model),
@@ -129,6 +134,12 @@ def settling_cuts(data: Sequence[str], seed: int, num_synthetic: int) -> dict[st
         return {"synthetic/dev": synthetic_cuts(num_synthetic, "dev", seed)}
     splits = [(spec, "dev" if has_split(spec, "dev") else "train") for spec in data]
     return {f"{set_name(spec)}/{split}": real_cuts(spec, split) for spec, split in splits}
+
+
+def name_bundle(folder: Path) -> str:
+    """runs/NAME/bundle and runs/NAME/bundles are called NAME, any other folder as it is."""
+    inside = folder.name in ("bundle", "bundles")
+    return folder.resolve().parent.name if inside else folder.name
 
 
 def calibration_speech(

@@ -12,13 +12,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from compress.atomic import is_disk_full
 from compress.cli_options import (
     DEMO_TEACHER,
+    ChunkMs,
     Data,
     Distill,
     Exclude,
@@ -77,6 +78,7 @@ def run(
     distill: Distill = None,
     quantize: Quantize = "int8",
     max_wer_increase: MaxWerIncrease = 0.3,
+    chunk_ms: ChunkMs = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Train the same student without distillation too.")
     ] = False,
@@ -92,8 +94,10 @@ def run(
     if sparsity is not None:
         check_sparsity(sparsity)  # before seconds of loading
     say(f"compress run: recipe {recipe}, teacher {teacher.name}; loading libraries")
+    from compress.models.chunks import parse_chunks
     from compress.pipeline import run_pipeline
 
+    chunks_ms = parse_chunks(chunk_ms) if chunk_ms else None
     config = build_run_config(
         teacher,
         recipe,
@@ -101,7 +105,13 @@ def run(
         noise,
         exclude,
         target_size,
-        {"sparsity": sparsity, "distill": distill, "steps": steps, "seed": seed},
+        {
+            "sparsity": sparsity,
+            "distill": distill,
+            "steps": steps,
+            "seed": seed,
+            "chunks_ms": chunks_ms,
+        },
         pattern=pattern,
         quantize=quantize,
         max_wer_increase=max_wer_increase,
@@ -333,23 +343,30 @@ def export_bundle(
     target: Annotated[
         str, typer.Option(help="auto, sherpa_lstm or sherpa_nemo; auto goes by the predictor.")
     ] = "auto",
+    chunk_ms: ChunkMs = None,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/bundle"),
 ) -> None:
-    """Write a streaming bundle of a trained model."""
+    """Write a streaming bundle of a trained model, or with --chunk-ms a folder of several."""
     say(f"compress export: {model}; loading libraries")
     from compress.bundle import export_model
+    from compress.bundles import export_chunks
+    from compress.models.chunks import parse_chunks
     from export.quantize import check_method
 
-    export_model(
-        model,
-        out,
-        check_method(quantize),
-        target=target,
-        data=data or [],
-        max_wer_increase=max_wer_increase,
-    )
-    say(f"wrote {out}")
-    say(f"next: compress transcribe {out} FILE.wav, or compress listen {out}")
+    settings: dict[str, Any] = {
+        "quantize": check_method(quantize),
+        "target": target,
+        "data": data or [],
+        "max_wer_increase": max_wer_increase,
+    }
+    written = [out]
+    if chunk_ms:
+        written = export_chunks(model, out, parse_chunks(chunk_ms), **settings)
+    else:
+        export_model(model, out, **settings)
+    for folder in written:
+        say(f"wrote {folder}")
+    say(f"next: compress transcribe {written[0]} FILE.wav, or compress listen {written[0]}")
 
 
 @app.command(epilog="Example: compress validate sherpa-onnx-streaming-zipformer-en")
@@ -399,16 +416,19 @@ def verify(
 
 @app.command(epilog="Example: compress pack runs/channel-0.9/bundle")
 def pack(
-    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="The folder of a bundle, or of several and nothing else.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="File to write; the bundle's name with .pack by default.")
+        Path | None, typer.Option(help="File to write; the folder's name with .pack by default.")
     ] = None,
 ) -> None:
-    """Make one small file of a bundle, for download."""
-    from export.pack import name_pack, pack_bundle
+    """Make one small file of a bundle, or of several that share files, for download."""
+    from export.pack import name_pack
+    from export.pack_several import pack_bundles
 
     file = out or name_pack(bundle)
-    say(f"wrote {file}, {pack_bundle(bundle, file) / 1e6:.2f} MB")
+    say(f"wrote {file}, {pack_bundles(bundle, file) / 1e6:.2f} MB")
     say(f"next: compress unpack {file} --out FOLDER, where it is needed")
 
 
@@ -419,13 +439,15 @@ def unpack(
         Path | None, typer.Option(help="Folder to write; the file's name without .pack by default.")
     ] = None,
 ) -> None:
-    """Make a packed bundle a bundle again, the same bit by bit."""
-    from export.pack import name_folder, unpack_bundle
+    """Make a packed bundle, or several, what it was before, the same bit by bit."""
+    from export.pack import name_folder
+    from export.pack_several import unpack_bundles
 
     folder = out or name_folder(file)
-    unpack_bundle(file, folder)
-    say(f"wrote {folder}")
-    say(f"next: compress transcribe {folder} FILE.wav, or compress listen {folder}")
+    bundles = [info.folder for info in unpack_bundles(file, folder)]
+    for bundle in bundles:
+        say(f"wrote {bundle}")
+    say(f"next: compress transcribe {bundles[0]} FILE.wav, or compress listen {bundles[0]}")
 
 
 @app.command(name="eval", epilog="Example: compress eval runs/channel-0.9/bundle --data my_pack")

@@ -51,6 +51,10 @@ Quantize = Annotated[
 MaxWerIncrease = Annotated[
     float, typer.Option(min=0, help="Points of WER that auto may lose on development speech.")
 ]
+ChunkMs = Annotated[
+    str | None,
+    typer.Option(help="Milliseconds of a chunk, as in 80,160,320,640: a bundle for each."),
+]
 RecipeName = Annotated[str, typer.Option(help="Name or YAML file of the run's settings.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps; the recipe's by default.")]
 Seed = Annotated[int | None, typer.Option(help="The recipe's by default.")]

@@ -22,6 +22,7 @@ from pydantic import (
 from compress.curriculum import Phase
 from compress.data.batches import BatchSettings
 from compress.distill.lessons import Lesson, parse_distill
+from compress.models.chunks import ChunkDraw, check_chunks
 from compress.models.config import (
     SUBSAMPLING,
     ConformerConfig,
@@ -182,14 +183,31 @@ class DistillRecipe(Strict):
         return parse_distill(self.distill, self.methods)
 
 
-class TrainRecipe(DistillRecipe):
+class DrawnRecipe(Strict):
+    """What is drawn at random. chunks_ms: sizes of a chunk that the batches are heard at, one each,
+    besides the network's own, so that one network is good at all of them.
+    """
+
+    seed: NonNegativeInt = 0
+    chunks_ms: list[int] = []
+
+    @field_validator("chunks_ms")
+    @classmethod
+    def chunks_exist(cls, chunks_ms: list[int]) -> list[int]:
+        return check_chunks(chunks_ms)
+
+    @property
+    def chunk_draw(self) -> ChunkDraw:
+        return ChunkDraw(self.chunks_ms, self.seed)
+
+
+class TrainRecipe(DistillRecipe, DrawnRecipe):
     """`compress train --recipe NAME` a network from nothing; `--student NAME` from a teacher.
 
     vocab_size: of a tokenizer of its own; a student takes its teacher's.
     """
 
     vocab_size: PositiveInt | None = None
-    seed: NonNegativeInt = 0
     model: ModelRecipe
     synthetic: SyntheticRecipe | None = None
     real: RealRecipe = RealRecipe()
@@ -211,6 +229,12 @@ class TrainRecipe(DistillRecipe):
                     "of distill these steps"
                 )
             first += phase.steps
+        return self
+
+    @model_validator(mode="after")
+    def chunks_are_heard(self) -> TrainRecipe:
+        if self.chunks_ms and getattr(self.model, "full_context", False):
+            raise ValueError("chunks_ms is for a network that streams: leave out full_context")
         return self
 
     @property
@@ -263,7 +287,7 @@ class WarmUpRecipe(Strict):
         return round(self.phone * total) + round(self.ctc * total)
 
 
-class RunRecipe(DistillRecipe):
+class RunRecipe(DistillRecipe, DrawnRecipe):
     """How `compress run` shrinks; the command line overrides single values.
 
     mix, exclude, score: see shrink/pruner.py's Cut. allocation: whether layers lose alike, or by
@@ -280,7 +304,6 @@ class RunRecipe(DistillRecipe):
     guard: GuardRecipe | None = None
     student: ModelRecipe | None = None
     warm_up: WarmUpRecipe = WarmUpRecipe()
-    seed: NonNegativeInt = 0
     synthetic: SyntheticRecipe
     real: RealRecipe = RealRecipe()
     augment: AugmentRecipe = AugmentRecipe()

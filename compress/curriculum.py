@@ -17,6 +17,7 @@ from compress.data.espeak import phone_inventory
 from compress.distill.teaching import Learner
 from compress.distill.view import task_loss, view_batch
 from compress.losses.warmup import ctc_loss, phone_loss
+from compress.models.chunks import ChunkDraw
 from compress.models.config import TransducerConfig
 from compress.models.transducer import Transducer
 
@@ -41,11 +42,17 @@ class CurriculumModel(Learner):
 
 
 class CurriculumStage:
-    """Stage of the trainer, see compress/trainer.py."""
+    """Stage of the trainer, see compress/trainer.py. chunks: what the batches are heard at."""
 
-    def __init__(self, config: TransducerConfig, phases: list[Phase]) -> None:
+    def __init__(
+        self,
+        config: TransducerConfig,
+        phases: list[Phase],
+        chunks: ChunkDraw = ChunkDraw(),  # noqa: B008  frozen
+    ) -> None:
         self.model = CurriculumModel(config)
         self.phases = phases
+        self.chunks = chunks
 
     @property
     def student(self) -> Transducer:
@@ -60,7 +67,8 @@ class CurriculumStage:
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         phase, model = self.phase_at(step), self.student
-        view = view_batch(model, batch)
+        chunk_frames = self.chunks.frames_at(step, model.encoder.chunk_frames)
+        view = view_batch(model, batch, chunk_frames=chunk_frames)
         parts: dict[str, Tensor] = {}
         if phase.phone:
             parts["phone"] = phone_loss(

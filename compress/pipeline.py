@@ -6,6 +6,8 @@
         student/           model folder of the student
         bundle/            what a phone gets
         bundle.pack        the same as one file to download
+        bundles/80ms/ ...  the same at other sizes of a chunk, where they were asked for
+        bundles.pack       all of them as one file
         report.{html,json,md}
 
 A stage is finished when its done.json holds its key, a hash of the configuration, the teacher's
@@ -27,6 +29,7 @@ from typing import Any
 
 from compress.atomic import write_json
 from compress.bundle import export_model, graph_bytes
+from compress.bundles import export_chunks, name_chunk
 from compress.calibrate import calibrate_blank
 from compress.checkpoint import load_model, save_model
 from compress.claim import claim_folder
@@ -48,7 +51,8 @@ from compress.shrink.stage import ShrinkStage
 from compress.trainer import read_log, train
 from compress.verify import read_sets, verify_bundle
 from export.bundle import update_bundle
-from export.pack import list_zeros, name_pack, pack_bundle
+from export.pack import list_zeros, name_pack
+from export.pack_several import pack_bundles
 from streaming.bundle import BundleInfo
 
 
@@ -93,7 +97,8 @@ def build_stage(run: Run, lessons: list[Lesson]) -> ShrinkStage | CurriculumStag
     targets = run.folder / "targets"
     teaching = build_teaching(lessons, tandem, model, student, run.sampler, targets)
     if small:
-        new = CurriculumStage(student[0].config, recipe.warm_up.phases(recipe.steps))
+        phases = recipe.warm_up.phases(recipe.steps)
+        new = CurriculumStage(student[0].config, phases, recipe.chunk_draw)
         new.student.load_state_dict(student[0].state_dict())
         new.model.teaching = teaching
         return new
@@ -105,6 +110,7 @@ def build_stage(run: Run, lessons: list[Lesson]) -> ShrinkStage | CurriculumStag
         teaching,
         config.cut(fitted["shares"]),
         start,
+        chunks=recipe.chunk_draw,
     )
     if recipe.guard:
         settings = GuardSettings(**recipe.guard.model_dump())
@@ -156,24 +162,24 @@ def compare(run: Run) -> dict[str, Any]:
 
 
 def export(run: Run) -> dict[str, Any]:
-    """ONNX graphs, quantised, tokens and card into bundle/."""
-    bundle = run.folder / "bundle"
+    """ONNX graphs, quantised, tokens and card into bundle/, and into bundles/ for each chunk."""
+    config, recipe = run.config, run.config.recipe
+    student, bundle, bundles = (run.folder / name for name in ("student", "bundle", "bundles"))
+    settings: dict[str, Any] = {
+        "quantize": config.quantize,
+        "provenance": provenance(run),
+        "tail_frames": recipe.batches.tail_frames,
+        "data": config.data,
+        "seed": recipe.seed,
+        "max_wer_increase": config.max_wer_increase,
+    }
     shutil.rmtree(bundle, ignore_errors=True)
-    tail_frames = run.config.recipe.batches.tail_frames
-    info = export_model(
-        run.folder / "student",
-        bundle,
-        run.config.quantize,
-        provenance(run),
-        tail_frames,
-        data=run.config.data,
-        seed=run.config.recipe.seed,
-        max_wer_increase=run.config.max_wer_increase,
-    )
-    pack = name_pack(bundle)
-    pack.unlink(missing_ok=True)
-    packed = pack_bundle(bundle, pack)
-    say(f"  packed for download: {packed / 1e6:.2f} MB, {pack}")
+    info = export_model(student, bundle, **settings)
+    packed = pack_again(bundle)
+    if recipe.chunks_ms:
+        shutil.rmtree(bundles, ignore_errors=True)
+        export_chunks(student, bundles, recipe.chunks_ms, **settings)
+        pack_again(bundles)
     if idle := list_zeros(info):
         zeros = sum(layer.zeros for layer in idle)
         say(
@@ -185,6 +191,15 @@ def export(run: Run) -> dict[str, Any]:
         "packed_bytes": packed,
         "layers": describe_layers(info),
     }
+
+
+def pack_again(folder: Path) -> int:
+    """Bytes of the pack beside the bundle, or bundles, in `folder`."""
+    pack = name_pack(folder)
+    pack.unlink(missing_ok=True)
+    packed = pack_bundles(folder, pack)
+    say(f"  packed for download: {packed / 1e6:.2f} MB, {pack}")
+    return packed
 
 
 def describe_layers(info: BundleInfo) -> list[dict[str, Any]]:
@@ -212,14 +227,29 @@ def provenance(run: Run) -> dict[str, Any]:
 
 def verify(run: Run) -> dict[str, Any]:
     """The parity ladder, then WER and speed of the shipped files, decoded from audio."""
-    student, _ = load_model(run.folder / "student")
     bundle = run.folder / "bundle"
+    found = verify_and_measure(run, bundle, run.folder / "verify")
+    if target := run.config.target:
+        say(f"  {target.judge(target.measure(bundle, run.some_speech()))}")
+    chunks = []
+    for chunk_ms in run.config.recipe.chunks_ms:
+        name = name_chunk(chunk_ms)
+        say(f"chunks of {name}")
+        other = verify_and_measure(run, run.folder / "bundles" / name, run.folder / "verify" / name)
+        shown = {key: other[key] for key in ("wer", "rtf", "onnx_bytes")}
+        chunks.append({"size_ms": chunk_ms, **shown})
+    return {**found, "chunks": chunks}
+
+
+def verify_and_measure(run: Run, bundle: Path, out: Path) -> dict[str, Any]:
+    """Also writes what was measured into the bundle's card."""
+    student, _ = load_model(run.folder / "student")
     seed = run.config.recipe.seed
-    rows = verify_bundle(bundle, read_sets(run.test_cuts), run.folder / "verify", student, seed)
+    rows = verify_bundle(bundle, read_sets(run.test_cuts), out, student, seed)
     measured = measure_bundle(run, bundle)
     shown = {key: measured[key] for key in ("wer", "rtf", "load_ms", "peak_rss_mb")}
-    update_bundle(bundle, measured=shown)
-    return {"parity": rows, **measured}
+    info = update_bundle(bundle, measured=shown)
+    return {"parity": rows, "onnx_bytes": graph_bytes(bundle, info), **measured}
 
 
 def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
@@ -235,8 +265,6 @@ def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
         chunk_ms += decoded.chunk_ms
         audio_seconds += decoded.seconds_audio
         decode_seconds += decoded.rtf * decoded.seconds_audio
-    if target := run.config.target:
-        say(f"  {target.judge(target.measure(bundle, run.some_speech()))}")
     return {
         "wer": wer,
         "rtf": decode_seconds / max(audio_seconds, 1e-9),
@@ -300,6 +328,7 @@ def build_report(run: Run) -> dict[str, Any]:
             "load_ms": verified["load_ms"],
             "peak_rss_mb": verified["peak_rss_mb"],
         },
+        "chunks": verified["chunks"],
         "parity": verified["parity"],
         "seconds": seconds,
     }

@@ -159,7 +159,7 @@ def build_stage(training: Training) -> CurriculumStage:
     recipe = training.recipe
     torch.manual_seed(recipe.seed)
     config = recipe.model.build(training.tokenizer.vocab_size)
-    stage = CurriculumStage(config, recipe.phases)
+    stage = CurriculumStage(config, recipe.phases, recipe.chunk_draw)
     mean, deviation = training.sources[0].store.statistics()
     stage.student.encoder.front.set_normalisation(
         torch.from_numpy(mean), torch.from_numpy(deviation)

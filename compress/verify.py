@@ -24,11 +24,13 @@ from compress.bundle import block_rows, networks
 from compress.checkpoint import load_model
 from compress.data.sets import cuts_to_judge, read_utterances, spread
 from compress.difference import Sets, WerDifference, wer_differences
+from compress.models.chunks import set_chunk_
 from compress.models.transducer import Transducer
 from compress.progress import console, say
 from export.errors import ExportError
 from export.parity import Row, ladder, order_precisions
 from export.sherpa import compare_with_sherpa
+from export.wrap import StateLayout
 from streaming.bundle import BundleInfo, read_bundle
 from streaming.errors import InputError
 from streaming.features import compute_features
@@ -73,13 +75,15 @@ def verify_bundle(
 ) -> list[Row]:
     """The rows of the ladder, all passed; shown as a table and written to out/parity.json.
 
-    model: the student the bundle was made of, without which the ladder begins at onnxruntime.
+    model: the student the bundle was made of, without which the ladder begins at onnxruntime; it is
+    set to the bundle's chunk.
     max_wer_increase: points of WER that a precision may lose against fp32.
     Raises InputError when a step fails, naming it and where the evidence lies.
     """
     info = read_bundle(bundle)
     if model is not None:
         check_fits(model, info)
+        set_chunk_(model, info.chunk_frames)
     remove_old(out)
     rows = [*climb_ladder(info, sets, out, model, seed), *sherpa_rows(info, sets, out)]
     differences = list(wer_differences(info, sets))
@@ -101,7 +105,10 @@ def check_fits(model: Transducer, info: BundleInfo) -> None:
     """Raises InputError for a model that the bundle was surely not made of."""
     pairs = {
         "a vocabulary of": (model.config.vocab_size, info.vocab_size),
-        "chunks of": (model.encoder.chunk_frames, info.chunk_frames),
+        "states of": (
+            sum(StateLayout(model.encoder.initial_state(1)).sizes),
+            sum(info.state_sizes),
+        ),
     }
     for what, (ours, theirs) in pairs.items():
         if ours != theirs:

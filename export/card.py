@@ -11,6 +11,7 @@ from typing import Any
 
 from streaming.bundle import BundleInfo
 
+CARD_FILE = "README.md"
 FRONT_MATTER = """---
 language: en
 license: apache-2.0
@@ -76,7 +77,7 @@ def write_card(info: BundleInfo, folder: Path, text: str | None = None) -> None:
     for title, values in (("Measured", info.measured), ("Provenance", info.provenance)):
         if values:
             parts += [f"## {title}\n", _table(("what", "value"), _flat(values))]
-    (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
+    (folder / CARD_FILE).write_text("\n".join(parts), encoding="utf-8")
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

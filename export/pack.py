@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from export.card import write_card
+from export.card import CARD_FILE, write_card
 from export.errors import ExportError
 from export.packfile import HEAD, MAX_BYTES, Cut, decode, encode
 from export.whole_folder import check_free, whole_folder
@@ -31,7 +31,6 @@ from streaming.bundle import (
 from streaming.errors import BundleError
 
 SUFFIX = ".pack"
-CARD_FILE = "README.md"
 MIN_CUT_BYTES = 64  # below, the index grows by what a cut saves
 FEW_ZEROS = 0.05  # share of zeros that a layer has without being pruned
 
@@ -83,17 +82,29 @@ def pack_bundle(folder: Path | str, file: Path | str) -> int:
     Other precisions stay out, so bundle.json, README.md and SHA256SUMS are made anew. Raises
     BundleError for a damaged bundle, ExportError: `file` exists, the bundle is beyond 1 GiB.
     """
-    file = Path(file)
+    check_new(Path(file))
+    return write_pack(collect_files(folder), Path(file), folder)
+
+
+def check_new(file: Path) -> None:
     if file.exists():
         raise ExportError(f"{file}: exists already: choose another file or remove it")
+
+
+def collect_files(folder: Path | str) -> dict[str, bytes]:
+    """name -> content of what the bundle needs for its default precision. Raises BundleError."""
     info = read_bundle(folder)
     with tempfile.TemporaryDirectory(prefix="pack-") as place:
         copy_default_precision(info, Path(place))
-        files = {path.name: path.read_bytes() for path in sorted(Path(place).iterdir())}
+        return {path.name: path.read_bytes() for path in sorted(Path(place).iterdir())}
+
+
+def write_pack(files: dict[str, bytes], file: Path, source: Path | str) -> int:
+    """Writes `file`, whole or not at all; returns its bytes. `source` is what an error names."""
     try:
         content = encode(files, {n: find_cuts(d) for n, d in files.items() if n.endswith(".onnx")})
     except ExportError as error:
-        raise ExportError(f"{folder}: {error}") from None
+        raise ExportError(f"{source}: {error}") from None
     assert decode(content) == files, "a pack must unpack to what was packed"
     growing = file.with_name(f".{file.name}.part")
     with writing(file):
@@ -113,13 +124,18 @@ def unpack_bundle(file: Path | str, folder: Path | str) -> BundleInfo:
     """
     file, folder = Path(file), Path(folder)
     check_free(folder)
-    try:
-        files = decode(read_pack(file))
-    except ExportError as error:
-        raise ExportError(f"{file}: {error}") from None
+    files = read_files(file)
     with writing(folder), whole_folder(folder) as part:
         write_files(files, part, file)
     return read_bundle(folder)
+
+
+def read_files(file: Path) -> dict[str, bytes]:
+    """name -> content of what is in `file`. Raises ExportError naming it."""
+    try:
+        return decode(read_pack(file))
+    except ExportError as error:
+        raise ExportError(f"{file}: {error}") from None
 
 
 def write_files(files: dict[str, bytes], folder: Path, source: Path) -> None:

@@ -40,6 +40,8 @@ MAGIC = b"\x89ctpack\n"
 VERSION = 1
 HEAD = struct.Struct("<8sI4I")
 LEVEL = 19  # 22 is no smaller on the bundle of a 5.5 M student
+# 128 MiB back: bundles of one student (pack_several.py) have the same weights again and again.
+WINDOW_LOG = 27
 MAX_BYTES = 1 << 30  # of all files together: far above what a phone would load
 MAX_INDEX_BYTES = 4 << 20
 MAX_FILES = 64
@@ -85,7 +87,10 @@ def encode(files: Mapping[str, bytes], cuts: Mapping[str, list[Cut]]) -> bytes:
             values.write(array[mask].T.tobytes())
         skeleton.write(rest.read())
     contents = (index.encode(), skeleton.getvalue(), masks.getvalue(), values.getvalue())
-    frames = [zstandard.ZstdCompressor(level=LEVEL).compress(content) for content in contents]
+    settings = zstandard.ZstdCompressionParameters.from_level(
+        LEVEL, window_log=WINDOW_LOG, enable_ldm=True
+    )
+    frames = [zstandard.ZstdCompressor(compression_params=settings).compress(c) for c in contents]
     return HEAD.pack(MAGIC, VERSION, *map(len, frames)) + b"".join(frames)
 
 

@@ -56,9 +56,14 @@ class View:
         return self.moves[1]
 
 
-def view_batch(model: Transducer, batch: Batch, adapters: nn.ModuleDict | None = None) -> View:
-    """Run the model's encoder on the batch's features."""
-    encoded, logit_lengths = model.encoder(batch.features, batch.feature_lengths)
+def view_batch(
+    model: Transducer,
+    batch: Batch,
+    adapters: nn.ModuleDict | None = None,
+    chunk_frames: int | None = None,
+) -> View:
+    """Run the encoder on the batch's features, in chunks of its own or of `chunk_frames`."""
+    encoded, logit_lengths = model.encoder(batch.features, batch.feature_lengths, chunk_frames)
     return View(model, batch, encoded, logit_lengths, adapters or nn.ModuleDict())
 
 

@@ -93,6 +93,15 @@ class Bundle(BaseModel):
     peak_rss_mb: Number
 
 
+class ChunkSize(BaseModel):
+    """What the bundle for chunks of `size_ms` does, bundles/NNNms."""
+
+    size_ms: int
+    wer: Rates
+    onnx_bytes: int
+    rtf: Number
+
+
 class Rung(BaseModel):
     """One step of the parity ladder; the names `from` and `to` are report.json's."""
 
@@ -113,6 +122,7 @@ class Report(BaseModel):
     student: Student
     student_without_distillation: StudentAlone | None
     bundle: Bundle
+    chunks: list[ChunkSize] = []
     parity: list[Rung]
     seconds: dict[str, float]
 

@@ -40,6 +40,7 @@ def build_page(name: str, report: Report, pictures: Mapping[str, Path]) -> Page:
         Section("Word errors", picture("wer") + _word_errors(report)),
         Section("Size", picture("size") + _sizes(report)),
         Section("Speed", picture("latency") + _speed(report)),
+        Section("Sizes of a chunk", list_chunks(report)),
         Section("Layers", list_layers(report)),
         Section("Parity, step by step", _parity(report["parity"])),
         Section("Training", picture("loss")),
@@ -150,6 +151,23 @@ def _speed(report: Report) -> list[Block]:
         ["peak memory of the process", UNKNOWN if memory is None else f"{memory:.0f} MB"],
     ]
     return [Table(["the bundle on this machine", ""], rows)]
+
+
+def list_chunks(report: Report) -> list[Block]:
+    """The same student's bundles for other chunks: how long the first word waits, what it costs."""
+    chunks = report.get("chunks", [])
+    if not chunks:
+        return []
+    names = list(chunks[0]["wer"])
+    rows = []
+    for chunk in chunks:
+        rtf = UNKNOWN if chunk["rtf"] is None else f"{chunk['rtf']:.4f}"
+        rates = [_rate_cell(chunk["wer"].get(name)) for name in names]
+        rows.append([f"{chunk['size_ms']} ms", *rates, format_bytes(chunk["onnx_bytes"]), rtf])
+    return [
+        Table(["chunk", *names, "bytes", "real-time factor"], rows),
+        Text("Bundles of the same student, in bundles/. Sound waits for its chunk to be whole."),
+    ]
 
 
 def list_layers(report: Report) -> list[Block]:

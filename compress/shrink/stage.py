@@ -11,6 +11,7 @@ from torch import Tensor
 from compress.data.batches import Batch
 from compress.distill.teaching import Learner, Teaching
 from compress.distill.view import task_loss, view_batch
+from compress.models.chunks import ChunkDraw
 from compress.models.config import TransducerConfig
 from compress.models.transducer import Transducer
 from compress.shrink.arrange import arrange_rows_
@@ -26,7 +27,8 @@ class ShrinkStage:
     L = L_RNNT + sum of weight * distillation loss, all in nats a label.
     ramp: (first step, last step, steps between prunings). teaching: what the teacher adds.
     cut: what is removed where. start: a student to go on from, pruned from the same teacher.
-    guard: keeps the best student, and goes back where pruning cost too much.
+    guard: keeps the best student, and goes back where pruning cost too much. chunks: what the
+    batches are heard at.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class ShrinkStage:
         cut: Cut = Cut(),  # noqa: B008  frozen
         start: Transducer | None = None,
         guard: WerGuard | None = None,
+        chunks: ChunkDraw = ChunkDraw(),  # noqa: B008  frozen
     ) -> None:
         self.dense = teacher.config
         self.sparsity = sparsity
@@ -46,6 +49,7 @@ class ShrinkStage:
         self.schedule = schedule
         self.cut = cut
         self.guard = guard
+        self.chunks = chunks
         student = deepcopy(start or teacher)
         if not start:
             arrange_rows_(student, choose_layouts(teacher, cut))
@@ -81,7 +85,8 @@ class ShrinkStage:
         return self.pruner.sparsity
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
-        view = view_batch(self.student, batch)
+        chunk_frames = self.chunks.frames_at(step, self.student.encoder.chunk_frames)
+        view = view_batch(self.student, batch, chunk_frames=chunk_frames)
         task = task_loss(view, batch)
         taught, parts = self.model.teaching.loss(view, batch, step)
         return task + taught, {"transducer": task.item()} | parts

@@ -51,7 +51,7 @@ class PairFrames(nn.Module):
         super().__init__()
         self.project = nn.Linear(2 * NUM_MEL_BINS, joint_width)
 
-    def forward(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, feature_lengths: Tensor, chunk_frames: int | None = None):
         pairs = features[:, : features.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2)
         return self.project(pairs), (feature_lengths + 1) // 2
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from compress.curriculum import CurriculumStage, Phase
 from compress.data.batches import BatchSampler, BatchSettings, Source
 from compress.data.store import build_store
 from compress.data.synthetic import make_synthetic
 from compress.distill import DISTILLERS
 from compress.distill.lessons import parse_distill
 from compress.distill.setup import build_teaching
+from compress.models.chunks import ChunkDraw
+from compress.models.encoders.conformer import ConformerEncoder
 from compress.shrink.stage import ShrinkStage
 from compress.trainer import TrainSettings, read_log, train
 from tests.tiny_teacher import build_teacher, build_tokenizer
@@ -54,9 +57,16 @@ def test_a_student_is_pruned_while_it_is_taught(name, tandem, sampler, tmp_path)
 @pytest.mark.parametrize(("name", "tandem"), [("hidden", "none"), ("encoder", "colearn")])
 def test_what_is_trained_beside_the_student_survives_a_kill(name, tandem, sampler, tmp_path):
     """Adapters follow the student's joint width, a learning teacher its own weights."""
-    whole = build(name, sampler, tmp_path, tandem)
-    train(whole, sampler, SETTINGS, tmp_path / "whole", name)
-    first = build(name, sampler, tmp_path, tandem)
+    whole, again = kill_and_resume(
+        lambda: build(name, sampler, tmp_path, tandem), sampler, tmp_path
+    )
+    assert_same_weights(whole.model, again.model)
+
+
+def kill_and_resume(build, sampler, folder):
+    """A stage that trained to the end, and one that was killed at step 3 and went on."""
+    whole, first, again = build(), build(), build()
+    train(whole, sampler, SETTINGS, folder / "whole", "whole")
     step = first.loss
 
     def dying_loss(batch, number):
@@ -66,9 +76,39 @@ def test_what_is_trained_beside_the_student_survives_a_kill(name, tandem, sample
 
     first.loss = dying_loss
     with pytest.raises(SystemExit):
-        train(first, sampler, SETTINGS, tmp_path / "killed", name)
-    again = build(name, sampler, tmp_path, tandem)
-    train(again, sampler, SETTINGS, tmp_path / "killed", name, resume=True)
-    wanted, found = whole.model.state_dict(), again.model.state_dict()
+        train(first, sampler, SETTINGS, folder / "killed", "killed")
+    train(again, sampler, SETTINGS, folder / "killed", "killed", resume=True)
+    return whole, again
+
+
+def assert_same_weights(wanted, found):
+    wanted, found = wanted.state_dict(), found.state_dict()
     assert wanted.keys() == found.keys()
     assert all(torch.equal(wanted[key], found[key]) for key in wanted)
+
+
+def build_with_chunks(pruned, chunks):
+    if pruned:
+        return ShrinkStage(build_teacher(), 0.5, (0, 4, 1), chunks=chunks)
+    torch.manual_seed(0)
+    return CurriculumStage(build_teacher().config, [Phase(steps=6, ctc=1, transducer=1)], chunks)
+
+
+@pytest.mark.parametrize("pruned", [True, False])
+def test_a_chunk_of_every_step_survives_a_kill(pruned, sampler, tmp_path, monkeypatch):
+    chunks, heard = ChunkDraw((80, 160, 640), seed=5), []
+    whole, again = kill_and_resume(lambda: build_with_chunks(pruned, chunks), sampler, tmp_path)
+    assert_same_weights(whole.model, again.model)
+    stage, batches = build_with_chunks(pruned, chunks), sampler.from_step(0)
+    hidden = ConformerEncoder.hidden
+
+    def listen(self, features, feature_lengths, chunk_frames=None):
+        heard.append(chunk_frames)
+        return hidden(self, features, feature_lengths, chunk_frames)
+
+    monkeypatch.setattr(ConformerEncoder, "hidden", listen)
+    for step in range(8):
+        stage.loss(next(batches), step)
+    assert heard == [chunks.frames_at(step, 32) for step in range(8)]
+    assert len(set(heard)) > 2
+    assert stage.student.encoder.chunk_frames == 32

@@ -178,21 +178,27 @@ class ConformerEncoder(nn.Module):
         """`layers` by their type, which ModuleList does not know."""
         return cast("list[ConformerLayer]", list(self.layers))
 
-    def forward(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, feature_lengths: Tensor, chunk_frames: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """features (B, T, F), feature_lengths (B,) -> encoded (B, S, J), logit_lengths (B,).
 
         T is padded with digital silence to whole chunks, as a stream's end is; frames beyond an
         utterance's length must hold SILENCE too for the last chunk to equal streaming.
+        chunk_frames: of this pass alone; the encoder's own by default.
         """
-        hidden, logit_lengths = self.hidden(features, feature_lengths)
+        hidden, logit_lengths = self.hidden(features, feature_lengths, chunk_frames)
         return self.project(hidden), logit_lengths
 
-    def hidden(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def hidden(
+        self, features: Tensor, feature_lengths: Tensor, chunk_frames: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """As `forward`, before the projection to the joiner: (B, S, D)."""
-        short = -features.shape[1] % self.chunk_frames
+        chunk_frames = chunk_frames or self.chunk_frames
+        short = -features.shape[1] % chunk_frames
         frames = self.front.normalise(F.pad(features, (0, 0, 0, short), value=SILENCE))
         x = self.front(F.pad(frames, (0, 0, HISTORY, 0)))
-        chunk = self.chunk_frames // SUBSAMPLING
+        chunk = chunk_frames // SUBSAMPLING
         logit_lengths = (feature_lengths + SUBSAMPLING - 1) // SUBSAMPLING
         num_valid = (logit_lengths + chunk - 1) // chunk * chunk
         if self.full_context:

@@ -37,14 +37,21 @@ class LstmEncoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for hidden in config.hidden)
         self.project = nn.Linear(widths[-1], config.joint_width)
 
-    def forward(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features (B, T, F), feature_lengths (B,) -> encoded (B, S, J), logit_lengths (B,)."""
-        hidden, logit_lengths = self.hidden(features, feature_lengths)
+    def forward(
+        self, features: Tensor, feature_lengths: Tensor, chunk_frames: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """features (B, T, F), feature_lengths (B,) -> encoded (B, S, J), logit_lengths (B,).
+
+        chunk_frames: of this pass, the encoder's own by default; it changes the padding alone.
+        """
+        hidden, logit_lengths = self.hidden(features, feature_lengths, chunk_frames)
         return self.project(hidden), logit_lengths
 
-    def hidden(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def hidden(
+        self, features: Tensor, feature_lengths: Tensor, chunk_frames: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """As `forward`, before the projection to the joiner: (B, S, H)."""
-        short = -features.shape[1] % self.chunk_frames
+        short = -features.shape[1] % (chunk_frames or self.chunk_frames)
         frames = self.front.normalise(F.pad(features, (0, 0, 0, short), value=SILENCE))
         x = self.front(F.pad(frames, (0, 0, HISTORY, 0)))
         for layer, norm in zip(self.layers, self.norms, strict=True):
