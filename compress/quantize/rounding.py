@@ -72,6 +72,12 @@ def round_input(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return rounded
 
 
+def round_tanh(hidden: Tensor) -> Tensor:
+    """round_input() by the range -1 .. 1 of values that are inside it; without a gradient."""
+    scale, zero = input_grid(*hidden.new_tensor([-1.0, 1.0]))
+    return hidden.div(scale).round_().clamp_(max=float(STEPS - zero)).mul_(scale)
+
+
 def round_in_call(x: Tensor, num_axes: int) -> Tensor:
     """x rounded by the range of its values, and 0, over all but the first `num_axes` axes."""
     with torch.no_grad():

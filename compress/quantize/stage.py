@@ -77,7 +77,6 @@ class QuantizeStage:
     def load_state(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state)
 
-    @torch.no_grad()
     def rounded(self) -> Transducer:
-        """The student as it will be exported, without gradient, to be measured."""
-        return self.twin.refresh().eval()
+        """A copy of the student as it will be exported, to be measured."""
+        return self.twin.freeze()

@@ -29,6 +29,7 @@ from compress.quantize.rounding import (
     round_input,
     round_rows,
     round_table,
+    round_tanh,
 )
 from compress.shrink.layouts import Block, parse_layout
 
@@ -42,25 +43,36 @@ class Twin:
         self.model = deepcopy(student)
         replace_lstms_(self.model)
         for name, parameter in student.named_parameters():
-            module, leaf = self._place(name)
-            delattr(module, leaf)
-            setattr(module, leaf, parameter)
+            place(self.model, name, parameter)
         for name, layer in linear_layers(self.model).items():
             layer.register_forward_pre_hook(partial(_round_arguments, name, ranges))
+        self.model.joiner.output.rounding = round_tanh  # type: ignore[assignment]
         self.refresh()
 
     def refresh(self) -> Transducer:
         """Rounds the student's weights as they are now."""
         self.model.train(self.student.training)
         for name, rounded in round_weights(self.student, self.ranges):
-            module, leaf = self._place(name)
-            module._parameters.pop(leaf, None)
-            setattr(module, leaf, rounded)  # nn.LSTM follows its weights this way alone
+            place(self.model, name, rounded)
         return self.model
 
-    def _place(self, name: str) -> tuple[nn.Module, str]:
-        path, _, leaf = name.rpartition(".")
-        return self.model.get_submodule(path), leaf
+    @torch.no_grad()
+    def freeze(self) -> Transducer:
+        """A copy that learns no more, its rounded weights ordinary parameters, to be measured."""
+        model = deepcopy(self.refresh())
+        for name, _ in self.student.named_parameters():
+            path, _, leaf = name.rpartition(".")
+            value = getattr(model.get_submodule(path), leaf).detach()
+            place(model, name, nn.Parameter(value, requires_grad=False))
+        return model.eval()
+
+
+def place(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Puts a parameter, or a tensor that depends on one, in the place of parameter `name`."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    delattr(module, leaf)
+    setattr(module, leaf, tensor)
 
 
 def replace_lstms_(model: Transducer) -> None:
