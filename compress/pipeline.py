@@ -305,7 +305,7 @@ def report(run: Run) -> dict[str, Any]:
 
 
 def read_curves(run: Run) -> dict[str, list[dict[str, float]]]:
-    logs = {"student": "shrink", "without distillation": "compare"}
+    logs = {"student": "shrink", "without distillation": "compare", "with rounding": "quantize"}
     curves = {name: read_log(run.folder / stage / "log.jsonl") for name, stage in logs.items()}
     return {name: rows for name, rows in curves.items() if rows}
 

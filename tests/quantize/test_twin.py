@@ -86,7 +86,7 @@ def test_streaming_is_the_bundle(kind, made, features):
     print(kind, found["max_error"], found["mean_error"], plain["mean_error"])
     assert found["mean_error"] < TOLERANCES[kind] * plain["mean_error"]
     assert found["max_error"] < 0.5 * plain["max_error"]
-    assert len(ours.tokens[0]) > 10
+    assert len(ours.tokens[0]) > 5
     assert found["token_agreement"] == 1.0 or kind == "lstm"
     assert found["token_agreement"] > 0.95
 
