@@ -1,4 +1,4 @@
-"""`compress run`: prepare, fit, shrink while distilling, compare, quantize, export, verify, report.
+"""`compress run`: prepare, fit, shrink, compare, quantize, export, verify, report.
 
     RUN/config.yaml        what was asked for
         shrink/  compare/  export/  ...   a folder a stage: its files, done.json when finished
