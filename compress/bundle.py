@@ -27,6 +27,7 @@ from compress.models.predictors import StatelessPredictor
 from compress.models.transducer import Transducer
 from compress.progress import say
 from compress.quantize.auto import choose_forms
+from compress.quantize.files import load_ranges
 from compress.shrink.layouts import Block, parse_layout
 from export.bundle import write_bundle
 from export.quantize import Method
@@ -64,7 +65,8 @@ def export_model(
     the speech that static hears before, and that auto is judged by (settling_cuts).
     max_wer_increase: points of WER that auto may lose. chunk_frames: None takes the model's own
     chunk. name: None takes that of `out`.
-    Raises InputError for a model that does not stream, and for an `out` that exists.
+    Raises InputError for a model that does not stream, for qat of one without learned ranges, and
+    for an `out` that exists.
     """
     if target not in ("auto", *TARGETS):
         raise InputError(f"no target {target!r}: use auto, {' or '.join(TARGETS)}")
@@ -76,6 +78,7 @@ def export_model(
     calibration: list[FloatArray] = []
     if quantize in ("static", "auto"):
         calibration = calibration_speech(features, data, seed)
+    learned = load_ranges(folder, model) if quantize == "qat" else {}
     encoder, predictor, joiner = networks(model)
     write = partial(
         write_bundle,
@@ -83,6 +86,7 @@ def export_model(
         predictor=predictor,
         joiner=joiner,
         tokens=tokenizer.tokens(),
+        learned=learned,
         tokenizer_model=folder / "bpe.model",
         name=name or name_bundle(out),
         provenance=provenance or read_provenance(folder),

@@ -39,3 +39,9 @@ def calibrate_blank(model: Transducer, sets: Iterable[FeatureStore], tokenizer: 
     best = min(PENALTIES, key=lambda penalty: rates[penalty])
     bias[BLANK] = before - best
     return best
+
+
+@torch.no_grad()
+def shift_blank(model: Transducer, change: float) -> None:
+    """Add `change` nats to blank's bias: a penalty taken back, or one found on a rounded copy."""
+    model.joiner.output.bias[BLANK] += change

@@ -46,7 +46,7 @@ Exclude = Annotated[
     typer.Option(help="Part of the names of modules that stay dense. Repeat for several."),
 ]
 Quantize = Annotated[
-    str, typer.Option(help="int8, static, int4, none; or auto, a form for every layer.")
+    str, typer.Option(help="int8, static, qat, int4, none; or auto, a form for every layer.")
 ]
 MaxWerIncrease = Annotated[
     float, typer.Option(min=0, help="Points of WER that auto may lose on development speech.")

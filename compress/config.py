@@ -268,6 +268,20 @@ class GuardRecipe(Strict):
     latest_end: float = Field(0.8, gt=0, le=1)
 
 
+class QatRecipe(Strict):
+    """Training with rounding after the steps of a run, `share` times as many (--quantize qat)."""
+
+    share: float = Field(0.25, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup_steps: NonNegativeInt = 20
+
+    def settings(self, steps: int, seed: int) -> TrainSettings:
+        """steps: of the run. The rate falls from the beginning on."""
+        steps = max(1, round(self.share * steps))
+        rates = self.model_dump(include={"learning_rate", "warmup_steps"})
+        return TrainSettings(steps, decay_from=0.0, bfloat16=False, seed=seed, **rates)
+
+
 class WarmUpRecipe(Strict):
     """Shares of the steps in which a new, small network learns phones and CTC alone."""
 
@@ -293,7 +307,7 @@ class RunRecipe(DistillRecipe, DrawnRecipe):
     mix, exclude, score: see shrink/pruner.py's Cut. allocation: whether layers lose alike, or by
     what the teacher's loss says of each; by default channels alike and zeros by the loss. guard:
     keeps the best student and goes back. student: a network for pattern small, instead of one that
-    is sized by the sparsity.
+    is sized by the sparsity. qat: what --quantize qat adds.
     """
 
     sparsity: float = 0.9
@@ -314,6 +328,7 @@ class RunRecipe(DistillRecipe, DrawnRecipe):
     tandem: Literal["none", "colearn"] = "none"
     batch: BatchRecipe = BatchRecipe()
     train: OptimiserRecipe = OptimiserRecipe()
+    qat: QatRecipe = QatRecipe()
 
     @property
     def settings(self) -> TrainSettings:
@@ -374,7 +389,7 @@ class RunConfig(Strict):
 
     def cut(self, shares: dict[str, float] | None = None) -> Cut:
         recipe = self.recipe
-        # No table has times of static or int4; blocks are int8 in both.
+        # No table has times of static, qat or int4; blocks are int8 in all of them.
         precision: Precision = "fp32" if self.quantize == "none" else "int8"
         return Cut(self.pattern, recipe.mix, recipe.exclude, recipe.score, shares or {}, precision)
 

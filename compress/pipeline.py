@@ -1,9 +1,10 @@
-"""`compress run`: prepare, fit, shrink while distilling, compare, export, verify, report.
+"""`compress run`: prepare, fit, shrink, compare, quantize, export, verify, report.
 
     RUN/config.yaml        what was asked for
         shrink/  compare/  export/  ...   a folder a stage: its files, done.json when finished
         targets/           what the teacher says of the training data
         student/           model folder of the student
+        quantized/         the student after training with rounding, and its ranges: --quantize qat
         bundle/            what a phone gets
         bundle.pack        the same as one file to download
         bundles/80ms/ ...  the same at other sizes of a chunk, where they were asked for
@@ -22,7 +23,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,18 +31,21 @@ from typing import Any
 from compress.atomic import write_json
 from compress.bundle import export_model, graph_bytes
 from compress.bundles import export_chunks, name_chunk
-from compress.calibrate import calibrate_blank
-from compress.checkpoint import load_model, save_model
+from compress.calibrate import calibrate_blank, shift_blank
+from compress.checkpoint import load_model, load_state, save_model
 from compress.claim import claim_folder
 from compress.config import RunConfig
 from compress.curriculum import CurriculumStage
 from compress.data.sets import read_utterances, set_name
 from compress.distill.lessons import Lesson
 from compress.distill.setup import build_teaching
+from compress.distill.teaching import Teaching
 from compress.evaluate import word_error_rate
 from compress.measure import decode_bundle
 from compress.models.transducer import Transducer
 from compress.progress import say
+from compress.quantize.files import save_ranges
+from compress.quantize.stage import QuantizeStage
 from compress.report.render import write_report
 from compress.run import Run
 from compress.shrink.guard import GuardSettings, WerGuard
@@ -122,19 +126,28 @@ def build_stage(run: Run, lessons: list[Lesson]) -> ShrinkStage | CurriculumStag
     return stage
 
 
-def shrink_with(run: Run, folder: Path, lessons: list[Lesson], title: str) -> Transducer:
+def shrink_with(
+    run: Run, folder: Path, lessons: list[Lesson], title: str
+) -> tuple[Transducer, float]:
+    """The student, and the penalty on blank that it got."""
     stage = build_stage(run, lessons)
     train(stage, run.sampler, run.config.recipe.settings, folder, title, resume=True)
-    if run.dev_sets:
-        penalty = calibrate_blank(stage.student, run.dev_sets, run.tokenizer)
-        say(f"  penalty on blank, chosen on development speech: {penalty}")
-    return stage.student.eval()
+    return stage.student.eval(), settle_blank(run, stage.student)
+
+
+def settle_blank(run: Run, model: Transducer) -> float:
+    """Gives blank's bias the penalty that development speech asks for; returns it."""
+    if not run.dev_sets:
+        return 0.0
+    penalty = calibrate_blank(model, run.dev_sets, run.tokenizer)
+    say(f"  penalty on blank, chosen on development speech: {penalty}")
+    return penalty
 
 
 def shrink(run: Run) -> dict[str, Any]:
     """Prune along the ramp while distilling; then go on distilling at the final size."""
     lessons = run.config.recipe.lessons
-    student = shrink_with(run, run.folder / "shrink", lessons, "shrinking")
+    student, penalty = shrink_with(run, run.folder / "shrink", lessons, "shrinking")
     sparsity = 1 - student.num_kept / run.teacher.num_parameters
     millions = student.num_kept / 1e6
     say(f"  student: {millions:.3f} M parameters, {100 * sparsity:.1f} % removed")
@@ -144,6 +157,7 @@ def shrink(run: Run) -> dict[str, Any]:
         "parameters": student.num_kept,
         "prunable_sparsity": 1 - num_prunable(student) / num_prunable(run.teacher),
         "total_sparsity": sparsity,
+        "blank_penalty": penalty,
         "wer": run.measure_wer(student),
     }
 
@@ -157,14 +171,50 @@ def num_prunable(model: Transducer) -> int:
 
 def compare(run: Run) -> dict[str, Any]:
     """The same student, the same steps, without distillation."""
-    student = shrink_with(run, run.folder / "compare", [], "without distillation")
+    student, _ = shrink_with(run, run.folder / "compare", [], "without distillation")
     return {"wer": run.measure_wer(student)}
+
+
+def quantize(run: Run) -> dict[str, Any]:
+    """Go on from the student, with the rounding of a qat bundle, into quantized/."""
+    recipe, folder = run.config.recipe, run.folder / "quantized"
+    student, _ = load_model(run.folder / "student")
+    # The loss would unlearn the penalty; what rounding asks for is settled at the end.
+    shift_blank(student, run.result("shrink")["blank_penalty"])
+    sampler = replace(run.sampler, first_step=recipe.steps)
+    stage = QuantizeStage(student, teach_on(run, student), sampler, recipe.steps)
+    settings = recipe.qat.settings(recipe.steps, recipe.seed)
+    train(stage, sampler, settings, run.folder / "quantize", "rounding", resume=True)
+    shift_blank(stage.student, -settle_blank(run, stage.rounded()))
+    record = json.loads((run.folder / "student" / "record.json").read_text())
+    save_model(stage.student, folder, run.tokenizer, record)
+    save_ranges(stage.model.ranges.learned(), folder)
+    return {"wer": run.measure_wer(stage.rounded())}
+
+
+def teach_on(run: Run, student: Transducer) -> Teaching:
+    """The lessons of the run from its frozen teacher, with the adapters as shrinking left them."""
+    lessons, model = run.config.recipe.lessons, (run.teacher, run.tokenizer)
+    targets = run.folder / "targets"
+    teaching = build_teaching(
+        lessons, "none", model, (student, run.tokenizer), run.sampler, targets
+    )
+    state = load_state(run.folder / "shrink" / "checkpoint.pt")["stage"]
+    weights, prefix = state.get("weights", state), "teaching.adapters."
+    adapters = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+    teaching.adapters.load_state_dict(adapters)
+    return teaching
+
+
+def final_student(run: Run) -> Path:
+    """The model folder that the bundle is made of."""
+    return run.folder / ("quantized" if run.config.quantize == "qat" else "student")
 
 
 def export(run: Run) -> dict[str, Any]:
     """ONNX graphs, quantised, tokens and card into bundle/, and into bundles/ for each chunk."""
     config, recipe = run.config, run.config.recipe
-    student, bundle, bundles = (run.folder / name for name in ("student", "bundle", "bundles"))
+    student, bundle, bundles = final_student(run), run.folder / "bundle", run.folder / "bundles"
     settings: dict[str, Any] = {
         "quantize": config.quantize,
         "provenance": provenance(run),
@@ -243,7 +293,7 @@ def verify(run: Run) -> dict[str, Any]:
 
 def verify_and_measure(run: Run, bundle: Path, out: Path) -> dict[str, Any]:
     """Also writes what was measured into the bundle's card."""
-    student, _ = load_model(run.folder / "student")
+    student, _ = load_model(final_student(run))
     seed = run.config.recipe.seed
     rows = verify_bundle(bundle, read_sets(run.test_cuts), out, student, seed)
     measured = measure_bundle(run, bundle)
@@ -283,7 +333,7 @@ def report(run: Run) -> dict[str, Any]:
 
 
 def read_curves(run: Run) -> dict[str, list[dict[str, float]]]:
-    logs = {"student": "shrink", "without distillation": "compare"}
+    logs = {"student": "shrink", "without distillation": "compare", "with rounding": "quantize"}
     curves = {name: read_log(run.folder / stage / "log.jsonl") for name, stage in logs.items()}
     return {name: rows for name, rows in curves.items() if rows}
 
@@ -339,6 +389,7 @@ STAGES: list[tuple[str, Callable[[Run], dict[str, Any]]]] = [
     ("fit", fit),
     ("shrink", shrink),
     ("compare", compare),
+    ("quantize", quantize),
     ("export", export),
     ("verify", verify),
     ("report", report),
@@ -353,8 +404,9 @@ def run_pipeline(config: RunConfig, folder: Path, resume: bool) -> None:
     asked = config.model_dump(mode="json") | {"teacher_sha256": hashlib.sha256(weights).hexdigest()}
     claim_folder(asked, folder, resume)
     key = json.dumps(asked)
+    wanted = {"compare": config.compare, "quantize": config.quantize == "qat"}
     for name, stage in STAGES:
-        if stage is compare and not config.compare:
+        if not wanted.get(name, True):
             continue
         key = hashlib.sha256(f"{key} {name}".encode()).hexdigest()
         done = folder / name / "done.json"

@@ -174,6 +174,8 @@ def notes(plan: Plan) -> list[str]:
     steps = f"{plan.steps} steps, {run.dense:.2f} s each at first, {run.final:.2f} s at the end"
     if run.prunings:
         steps += f", {run.prunings} prunings of {run.pruning:.2f} s"
+    if run.rounding_steps:
+        steps += f", {run.rounding_steps} more with rounding of {run.rounding:.2f} s"
     told = [
         f"training: {format_duration(run.seconds)} ({steps}); making data, the teacher's targets "
         "and measuring come on top",

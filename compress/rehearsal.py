@@ -1,7 +1,7 @@
 """A few real training steps on made-up speech tell how long a run takes, and how much memory.
 
 seconds = sum over steps of dense + (final - dense) * sparsity at the step / final sparsity
-          + prunings * seconds of one
+          + prunings * seconds of one + steps with rounding * seconds of one (--quantize qat)
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import resource
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from compress.curriculum import CurriculumStage
 from compress.data.batches import Source
 from compress.data.store import FRAME_SECONDS, FeatureStore, Row
 from compress.pipeline import build_stage
+from compress.quantize.stage import QuantizeStage
 from compress.run import Run
 from compress.shrink.schedule import pruning_steps, sparsity_at
 from compress.shrink.stage import ShrinkStage
-from compress.trainer import Stage, build_optimizer, run_step
+from compress.trainer import Stage, TrainSettings, build_optimizer, run_step
 
 UTTERANCE_FRAMES = 200  # commands and the synthetic speech have 1.9 s
 TEXT = "turn on the light"
@@ -36,7 +37,7 @@ STEPS = 3  # of a kind; the quickest counts, the first one also warms up
 class Rehearsed:
     """seconds: of all training steps. dense, final: of one step at either end. pruning: of one.
 
-    peak_bytes: what this process held at most.
+    rounding: of one step with rounding. peak_bytes: what this process held at most.
     """
 
     seconds: float
@@ -45,6 +46,8 @@ class Rehearsed:
     pruning: float
     prunings: int
     peak_bytes: int
+    rounding: float = 0.0
+    rounding_steps: int = 0
 
 
 class MadeUpStore(FeatureStore):
@@ -92,16 +95,20 @@ def rehearse(config: RunConfig, sparsity: float) -> Rehearsed:
         stage = build_stage(run, recipe.lessons)
         practice = Practice(stage, run)
         if isinstance(stage, CurriculumStage):
-            return rehearse_phases(practice, stage)
-        return rehearse_ramp(practice, stage)
+            rehearsed = rehearse_phases(practice, stage)
+        else:
+            rehearsed = rehearse_ramp(practice, stage)
+        if config.quantize == "qat":
+            return add_rounding(rehearsed, stage, run)
+        return rehearsed
 
 
 class Practice:
     """Steps of one stage on the same batch again and again."""
 
-    def __init__(self, stage: Stage, run: Run) -> None:
+    def __init__(self, stage: Stage, run: Run, settings: TrainSettings | None = None) -> None:
         self.stage = stage
-        self.settings = run.config.recipe.settings
+        self.settings = settings or run.config.recipe.settings
         self.batch = next(run.sampler.from_step(0))
         self.optimizer = build_optimizer(stage.model, self.settings)
         stage.model.train()
@@ -143,6 +150,20 @@ def rehearse_phases(practice: Practice, stage: CurriculumStage) -> Rehearsed:
         first += phase.steps
     seconds = sum(time * phase.steps for time, phase in zip(times, stage.phases, strict=True))
     return Rehearsed(seconds, times[0], times[-1], 0.0, 0, peak_memory())
+
+
+def add_rounding(before: Rehearsed, stage: ShrinkStage | CurriculumStage, run: Run) -> Rehearsed:
+    """The steps with rounding on top, of the student as the other stage left it."""
+    settings = run.config.recipe.qat.settings(run.config.recipe.steps, run.config.recipe.seed)
+    rounding = QuantizeStage(stage.student, stage.model.teaching, run.sampler)
+    seconds = Practice(rounding, run, settings).quickest(0)
+    return replace(
+        before,
+        seconds=before.seconds + settings.steps * seconds,
+        peak_bytes=peak_memory(),
+        rounding=seconds,
+        rounding_steps=settings.steps,
+    )
 
 
 def peak_memory() -> int:

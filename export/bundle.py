@@ -60,6 +60,7 @@ def write_bundle(
     quantize: Method = "int8",
     forms: Mapping[str, str] = MappingProxyType({}),
     calibration: Sequence[FloatArray] = (),
+    learned: Ranges = MappingProxyType({}),
     per_channel: bool = True,
     block_rows: Mapping[str, int] = MappingProxyType({}),
     target: str = "sherpa_lstm",
@@ -71,9 +72,9 @@ def write_bundle(
     the caller knows of a layer (by "name", as in the model's state dict without ".weight"), added
     to what the graphs say. quantize: the form of every layer but those in `forms`, and the name of
     the bundle's precision (export/quantize/forms.py). calibration: features (T, F) that static
-    hears before, a few dozen utterances, none of those that the bundle is judged by. block_rows:
-    layers of block sparsity that the graphs hold as small matrices (sparse.py), path -> rows a
-    group. tail_frames: None takes one chunk.
+    hears before, a few dozen utterances, none of those that the bundle is judged by. learned: layer
+    -> range of its input, for qat. block_rows: layers of block sparsity that the graphs hold as
+    small matrices (sparse.py), path -> rows a group. tail_frames: None takes one chunk.
     Raises ExportError: the folder exists, the model or tokens do not fit the target.
     """
     folder = Path(folder)
@@ -106,7 +107,7 @@ def write_bundle(
             measured=dict(measured or {}),
             provenance={**(provenance or {}), "libraries": library_versions()},
         )
-        info, found = _quantize(info, quantize, forms, calibration, per_channel)
+        info, found = _quantize(info, quantize, forms, calibration, learned, per_channel)
         info = dataclasses.replace(info, layers=merge_layers(found, layers))
         _complete(info, part, card)
     return read_bundle(folder)
@@ -198,15 +199,31 @@ def _quantize(
     method: Method,
     forms: Mapping[str, str],
     calibration: Sequence[FloatArray],
+    learned: Ranges,
     per_channel: bool,
 ) -> tuple[BundleInfo, list[dict[str, Any]]]:
     """`info` of the fp32 graphs with another precision, and all layers as its files hold them."""
     if method == "none":
         return info, [layer for graph in FILES for layer in list_fp32(info, graph)]
+    if method == "qat":
+        return _add_learned(info, forms, learned, per_channel)
     static = "static" in (METHODS[method], *forms.values())
     return add_precision(
         info, method, forms, calibrate(info, calibration) if static else {}, per_channel
     )
+
+
+def _add_learned(
+    info: BundleInfo, forms: Mapping[str, str], learned: Ranges, per_channel: bool
+) -> tuple[BundleInfo, list[dict[str, Any]]]:
+    """Layers with a learned range become static, and say so."""
+    forms = {**dict.fromkeys(learned, "static"), **forms}
+    ranges = split_by_graph(learned, "learned ranges")
+    info, layers = add_precision(info, "qat", forms, ranges, per_channel)
+    for layer in layers:
+        if layer["form"] == "static":
+            layer["learned_range"] = list(learned[layer["name"]])
+    return info, layers
 
 
 def list_fp32(info: BundleInfo, graph: str) -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ def test_sparsity(refuse, sparsity, fix):
         (["--seed", "-1"], "seed: Input should be greater than or equal to 0, got -1"),
         (
             ["--quantize", "int3"],
-            "quantize: Input should be 'int8', 'static', 'int4' or 'none', got 'int3'",
+            "quantize: Input should be 'int8', 'static', 'qat', 'int4', 'auto' or 'none'",
         ),
         (["--pattern", "moire"], "no pattern 'moire': choose one of channel, block"),
         (["--pattern", "4:2"], "4:2: n of m columns stay, 1 <= n < m: 2:4, for example"),

@@ -28,7 +28,8 @@ def test_unknown_method(teacher, tmp_path, capsys):
         run_app(["export", str(teacher), "--quantize", "int3", "--out", str(tmp_path / "b")]) == 2
     )
     assert (
-        "--quantize is one of int8, static, int4, auto, none, got 'int3'" in capsys.readouterr().err
+        "--quantize is one of int8, static, qat, int4, auto, none, got 'int3'"
+        in capsys.readouterr().err
     )
     assert not (tmp_path / "b").exists()
 

@@ -55,7 +55,7 @@ def make_models(plan: Plan) -> dict[str, Path]:
     )
     run = plan.out / "run"
     run_pipeline(config, run, resume=run.exists())
-    return {"teacher, 5.5 M": DEMO_TEACHER, "student, 0.55 M": run / "student"}
+    return {"teacher, 5.5 M": DEMO_TEACHER, "student, 0.55 M": run / "quantized"}
 
 
 def make_variants(plan: Plan, name: str, model: Path) -> dict[str, Path]:

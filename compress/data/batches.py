@@ -52,13 +52,17 @@ class BatchSettings:
 
 @dataclass
 class BatchSampler:
-    """An endless sequence of batches; the same seed gives the same, from any step."""
+    """An endless sequence of batches; the same seed gives the same, from any step.
+
+    first_step: batches that an earlier stage had; steps count on from there.
+    """
 
     sources: list[Source]
     tokenizer: Tokenizer
     settings: BatchSettings
     seed: int = 0
     augment: bool = True
+    first_step: int = 0
     _targets: dict[str, list[int]] = field(default_factory=dict)
 
     def from_step(self, step: int) -> Iterator[Batch]:
@@ -72,7 +76,7 @@ class BatchSampler:
             )
             chosen = order.choice(len(epochs), p=shares / shares.sum())
             rows = next(epochs[chosen])
-            if number >= step:
+            if number >= self.first_step + step:
                 yield self.collate(self.sources[chosen].store, rows, number)
             number += 1
 

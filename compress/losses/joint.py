@@ -9,6 +9,7 @@ O(slice + B * T * U) instead of O(B * T * U * V).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from compress.models.predictors import BLANK
 LOGITS_PER_SLICE = {"cpu": 2**19, "cuda": 2**25}
 
 Part = tuple[slice, slice]  # utterances, frames
+Rounding = Callable[[Tensor], Tensor]  # of what the joiner's last layer reads; None for none
 
 
 def next_labels(targets: Tensor) -> Tensor:
@@ -43,40 +45,54 @@ class _SlicedJoint(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         labels: Tensor,
+        rounding: Rounding | None,
     ) -> tuple[Tensor, Tensor]:
         joint = encoded, predicted, weight, bias
         log_blank = encoded.new_empty(*encoded.shape[:2], predicted.shape[1], dtype=exact(encoded))
         log_emit = torch.empty_like(log_blank)
         for part in lattice_parts(*joint):
-            _, logits = joint_logits(part, *joint)
+            _, logits = joint_logits(part, *joint, rounding=rounding)
             log_probs = logits.log_softmax(-1, dtype=log_blank.dtype)
             log_blank[part] = log_probs[..., BLANK]
             index = expand_labels(labels[part[0]], logits)
             log_emit[part] = log_probs.gather(-1, index).squeeze(-1)
         ctx.save_for_backward(*joint, labels)
+        ctx.rounding = rounding
         return log_blank, log_emit
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_blank: Tensor, grad_emit: Tensor) -> tuple:
         *joint, labels = ctx.saved_tensors
-        gradient = JointGradient(*joint)
+        gradient = JointGradient(*joint, rounding=ctx.rounding)
         for part in lattice_parts(*joint):
-            hidden, logits = joint_logits(part, *joint)
+            hidden, logits = joint_logits(part, *joint, rounding=ctx.rounding)
             grad_sum = (grad_blank[part] + grad_emit[part]).unsqueeze(-1)
             grad_logits = logits.softmax(-1, dtype=grad_sum.dtype).mul_(-grad_sum)
             grad_logits[..., BLANK] += grad_blank[part]
             index = expand_labels(labels[part[0]], logits)
             grad_logits.scatter_add_(-1, index, grad_emit[part].unsqueeze(-1))
             gradient.add(part, hidden, grad_logits)
-        return *gradient.tensors(), None
+        return *gradient.tensors(), None, None
 
 
 class JointGradient:
-    """Gradients of encoded, predicted, weight and bias, added up over the parts of a lattice."""
+    """Gradients of encoded, predicted, weight and bias, added up over the parts of a lattice.
 
-    def __init__(self, encoded: Tensor, predicted: Tensor, weight: Tensor, bias: Tensor) -> None:
+    Rounding, which leaves tanh's range as it is, has the gradient of doing nothing.
+    """
+
+    def __init__(
+        self,
+        encoded: Tensor,
+        predicted: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        rounding: Rounding | None = None,
+    ) -> None:
         self.weight = weight
+        self.rounding = rounding
         self.sums = [
             torch.zeros_like(tensor, dtype=exact(encoded))
             for tensor in (encoded, predicted, weight, bias)
@@ -87,7 +103,7 @@ class JointGradient:
         encoded, predicted, weight, bias = self.sums
         bias += grad_logits.sum((0, 1, 2))
         grad_logits = grad_logits.to(self.weight.dtype)
-        inputs = hidden.to(self.weight.dtype)
+        inputs = (self.rounding(hidden) if self.rounding else hidden).to(self.weight.dtype)
         weight += grad_logits.flatten(0, 2).T @ inputs.flatten(0, 2)
         grad_hidden = hidden.square_().neg_().add_(1).mul_(grad_logits @ self.weight)
         encoded[part] += grad_hidden.sum(2)
@@ -118,9 +134,16 @@ def lattice_parts(encoded: Tensor, predicted: Tensor, weight: Tensor, bias: Tens
 
 
 def joint_logits(
-    part: Part, encoded: Tensor, predicted: Tensor, weight: Tensor, bias: Tensor
+    part: Part,
+    encoded: Tensor,
+    predicted: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    rounding: Rounding | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """hidden (b, t, U+1, J) float32 or double, logits (b, t, U+1, V) of the inputs' type.
+    """hidden (b, t, U+1, J) float32 or double, logits (b, t, U+1, V) of the inputs' type, of hidden
+    or of what `rounding` makes of it.
 
     tanh(x) is 2 sigmoid(2x) - 1, within 2e-7: torch's float32 sigmoid takes a tenth of the time
     of its tanh on a CPU, and tanh was a third of a V = 256 lattice's forward pass.
@@ -128,7 +151,8 @@ def joint_logits(
     twice = 2 * encoded[part].to(exact(encoded))
     hidden = twice.unsqueeze(2) + 2 * predicted[part[0]].unsqueeze(1)
     hidden = hidden.sigmoid_().mul_(2).sub_(1)
-    return hidden, F.linear(hidden.to(weight.dtype), weight, bias)
+    read = rounding(hidden) if rounding else hidden
+    return hidden, F.linear(read.to(weight.dtype), weight, bias)
 
 
 def expand_labels(labels: Tensor, logits: Tensor) -> Tensor:
@@ -150,7 +174,9 @@ def joint_log_probs(
 
     encoded (B, T, J), predicted (B, U+1, J), `output` the joiner's Linear(J, V), targets (B, U)
     padded with 0. Under bfloat16 autocast the products run in bfloat16, the softmax in float32.
+    An output with a `rounding` reads what that makes of the tanh (compress/quantize/twin.py).
     """
     joint = in_autocast(encoded, predicted, output.weight, output.bias)
-    log_blank, log_emit = _SlicedJoint.apply(*joint, next_labels(targets))
+    rounding = getattr(output, "rounding", None)
+    log_blank, log_emit = _SlicedJoint.apply(*joint, next_labels(targets), rounding)
     return log_blank, log_emit[:, :, :-1]

@@ -1,1 +1,1 @@
-"""Quantisation that listens: forms chosen layer by layer under a budget of word errors."""
+"""Quantisation that listens: forms chosen by word errors, and students that learn with rounding."""

@@ -7,7 +7,8 @@
     int4    int4.py     4 bits, a scale for 32 or 128 of it  8 bits, inside onnxruntime's kernel
     half    half.py     float16, widened on loading          32 bits
 
-What a form cannot hold goes on to `otherwise`; LayerInfo says where it ended.
+What a form cannot hold goes on to `otherwise`; LayerInfo says where it ended. Method qat is static
+with ranges that training learned, and int8 for layers without one.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from export.quantize.job import Job
 from export.quantize.layers import LayerInfo, node_key, storage
 from export.quantize.static import write_static
 
-Method = Literal["int8", "static", "int4", "auto", "none"]
-# The form of layers of which nothing else is said; of auto something is said of every layer.
+Method = Literal["int8", "static", "qat", "int4", "auto", "none"]
+# The form of layers of which nothing else is said: auto says something of every layer, qat of those
+# whose range was learned.
 METHODS: dict[Method, str] = {
     "int8": "int8",
     "static": "static",
+    "qat": "int8",
     "int4": "int4",
     "auto": "int8",
     "none": "fp32",

@@ -189,8 +189,10 @@ def test_refused_in_one_line(default, forms, message, tmp_path):
 
 
 def test_methods():
-    assert [check_method(name) for name in ("int8", "static", "int4", "none")]
-    with pytest.raises(ExportError, match="--quantize is one of int8, static, int4, none"):
+    assert [check_method(name) for name in ("int8", "static", "qat", "int4", "none")]
+    with pytest.raises(
+        ExportError, match="--quantize is one of int8, static, qat, int4, auto, none"
+    ):
         check_method("int3")
 
 
