@@ -97,7 +97,7 @@ def run(
     from compress.models.chunks import parse_chunks
     from compress.pipeline import run_pipeline
 
-    chunks_ms = parse_chunks(chunk_ms) if chunk_ms else None
+    chunks_ms = parse_chunks(chunk_ms) if chunk_ms else []
     config = build_run_config(
         teacher,
         recipe,
@@ -105,15 +105,10 @@ def run(
         noise,
         exclude,
         target_size,
-        {
-            "sparsity": sparsity,
-            "distill": distill,
-            "steps": steps,
-            "seed": seed,
-            "chunks_ms": chunks_ms,
-        },
+        {"sparsity": sparsity, "distill": distill, "steps": steps, "seed": seed},
         pattern=pattern,
         quantize=quantize,
+        chunk_ms=chunks_ms,
         max_wer_increase=max_wer_increase,
         compare=compare,
         target_rtf=target_rtf,

@@ -342,9 +342,10 @@ class RunRecipe(DistillRecipe, DrawnRecipe):
 class RunConfig(Strict):
     """Everything that determines a run's result; stored as config.yaml in its folder.
 
-    start: model folder of a student to go on from. target_size (bytes of the bundle's graphs),
-    target_rtf: what the sparsity is fitted to, instead of the recipe's. max_wer_increase: points of
-    WER that quantize auto may lose on development speech.
+    chunk_ms: sizes of a chunk that bundles are written for; by default those of the recipe's
+    training, if it names any. start: model folder of a student to go on from. target_size (bytes
+    of the bundle's graphs), target_rtf: what the sparsity is fitted to, instead of the recipe's.
+    max_wer_increase: points of WER that quantize auto may lose on development speech.
     """
 
     teacher: str
@@ -352,6 +353,7 @@ class RunConfig(Strict):
     noise: str | None = None
     pattern: str = "channel"
     quantize: Method = "int8"
+    chunk_ms: list[int] = []
     max_wer_increase: float = Field(0.3, ge=0)
     compare: bool = False
     start: str | None = None
@@ -371,6 +373,16 @@ class RunConfig(Strict):
     @classmethod
     def pattern_exists(cls, pattern: str) -> str:
         return check_pattern(pattern)
+
+    @field_validator("chunk_ms")
+    @classmethod
+    def chunks_exist(cls, chunk_ms: list[int]) -> list[int]:
+        return check_chunks(chunk_ms)
+
+    @property
+    def bundles_ms(self) -> list[int]:
+        """Sizes of a chunk that bundles are written for besides the student's own bundle."""
+        return self.chunk_ms or self.recipe.chunks_ms
 
     @property
     def sensitive(self) -> bool:

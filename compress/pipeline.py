@@ -226,9 +226,9 @@ def export(run: Run) -> dict[str, Any]:
     shutil.rmtree(bundle, ignore_errors=True)
     info = export_model(student, bundle, **settings)
     packed = pack_again(bundle)
-    if recipe.chunks_ms:
+    if config.bundles_ms:
         shutil.rmtree(bundles, ignore_errors=True)
-        export_chunks(student, bundles, recipe.chunks_ms, **settings)
+        export_chunks(student, bundles, config.bundles_ms, **settings)
         pack_again(bundles)
     if idle := list_zeros(info):
         zeros = sum(layer.zeros for layer in idle)
@@ -282,7 +282,7 @@ def verify(run: Run) -> dict[str, Any]:
     if target := run.config.target:
         say(f"  {target.judge(target.measure(bundle, run.some_speech()))}")
     chunks = []
-    for chunk_ms in run.config.recipe.chunks_ms:
+    for chunk_ms in run.config.bundles_ms:
         name = name_chunk(chunk_ms)
         say(f"chunks of {name}")
         other = verify_and_measure(run, run.folder / "bundles" / name, run.folder / "verify" / name)

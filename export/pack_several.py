@@ -4,7 +4,7 @@
     0-encoder.onnx    files of the first bundle, then those of the second that differ, ...
 
 Encoders of two chunk sizes differ in a few constants; their weights are the same bytes, which zstd
-finds again. Four bundles of a student take BYTES more than one.
+finds again: four bundles of a student of 0.55 M take 625,993 bytes, one 624,614.
 """
 
 from __future__ import annotations

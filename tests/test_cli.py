@@ -102,6 +102,10 @@ def test_sparsity(refuse, sparsity, fix):
         (["--exclude", "attention_layer"], "no module is called 'attention_layer'"),
         (["--pattern", "layers", "--exclude", "front"], "pattern layers is of a whole model"),
         (["--target-size", "800KB"], "--sparsity and a target are two budgets"),
+        (
+            ["--chunk-ms", "100"],
+            "a chunk is a multiple of 40 ms, from 40 to 40960; got 100: try 80",
+        ),
         (["--colour", "red"], "No such option: --colour"),
         (["--data", "nowhere"], "nowhere does not exist: check the spelling of --data"),
         (["--teacher", "nowhere"], "nowhere is no folder: give one with config.json"),

@@ -103,6 +103,11 @@ def test_unknown_name():
             changed("model.kernel_size", 1),
             r"model\.conformer\.kernel_size: .*greater than or equal to 2",
         ),
+        (changed("chunks_ms", [80, 100]), r"chunks_ms: a chunk is a multiple of 40 ms.*got 100"),
+        (
+            changed("chunks_ms", [80]) | {"model": TRAIN["model"] | {"full_context": True}},
+            "chunks_ms is for a network that streams: leave out full_context",
+        ),
         (changed("seed", -1), "seed: .*greater than or equal to 0, got -1"),
         (changed("train.learning_rate", 0), r"train\.learning_rate: .*greater than 0"),
         (changed("batch.seconds", -3), r"batch\.seconds: .*greater than 0"),
