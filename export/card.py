@@ -104,9 +104,10 @@ def _settings(info: BundleInfo) -> list[tuple[Any, ...]]:
 
 def _sizes(info: BundleInfo, folder: Path) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
-    for precision, files in info.files.items():
-        sizes = [(folder / name).stat().st_size for name in files.values()]
-        rows += zip(files.values(), sizes, strict=True)
+    for precision in info.files:
+        names = info.list_files(precision)
+        sizes = [(folder / name).stat().st_size for name in names]
+        rows += zip(names, sizes, strict=True)
         rows.append((f"{precision}, together", sum(sizes)))
     return rows
 
