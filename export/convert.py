@@ -1,7 +1,7 @@
 """`compress convert`: the graphs of a bundle in another form, for runtimes that want one.
 
-    ort        onnxruntime's own format, already optimised: the only one that its minimal build loads.
-               Beside the graphs lies the list of the operators and types that such a build needs.
+    ort        onnxruntime's own format, already optimised: the only one that minimal builds of it
+               load. Beside the graphs lies the list of operators and types that such a build needs.
     external   .onnx whose weights lie in a file beside it, .onnx.data: the graph can be looked at
                and changed alone, and onnxruntime maps the weights instead of copying them.
 

@@ -1,4 +1,4 @@
-"""What an ONNX or .ort file promises its caller: inputs, outputs, metadata; and problems found on it."""
+"""What an ONNX or .ort file promises its caller: tensors, metadata; and problems found on it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_graph(path: Path, problems: list[str]) -> Graph | None:
         model = read_ort(path) if is_ort else onnx.load(path, load_external_data=False)
         if not (model.graph.input and model.graph.output):
             raise ValueError("no graph")
-    except Exception:  # protobuf's own error has no public, typed name, flatbuffers has none at all
+    except Exception:  # the readers of both formats have no errors with public, typed names
         kind = "an .ort" if path.suffix == ORT_SUFFIX else "an ONNX"
         problems.append(f"{path}: not {kind} file, or cut short: copy or export it again")
         return None

@@ -45,7 +45,7 @@ def read_ort(path: Path) -> onnx.ModelProto:
 
 
 def list_operators(path: Path) -> set[tuple[str, int, str]]:
-    """(domain, opset that the operator is of, operator) of the nodes; our graphs have no inner ones."""
+    """(domain, opset that the operator is of, operator) of the nodes; inner graphs we have none."""
     nodes = _read_nodes(_open(path).Graph())
     return {(domain or "ai.onnx", since, operator) for domain, since, operator in nodes}
 

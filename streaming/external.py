@@ -1,12 +1,12 @@
 """Weights that an ONNX file keeps in another file, found without onnx, before onnxruntime opens it.
 
-encoder.onnx may keep them in encoder.onnx.data and nowhere else: a location is a path, and that of a
-forged graph may be /etc/passwd, or an address in memory. The file is a protobuf; of it are read the
-messages below on the way to a tensor's external_data, all else is skipped.
+encoder.onnx may keep them in encoder.onnx.data and nowhere else: a location is a path, and that of
+a forged graph may be /etc/passwd, or an address in memory. The file is a protobuf; the messages
+below are read on the way to a tensor's external_data, all else is skipped.
 """
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def find_external(path: Path) -> str | None:
     return name
 
 
-def _check_size(path: Path, parts: list[Mapping[bytes, bytes]]) -> None:
+def _check_size(path: Path, parts: Sequence[Mapping[bytes, bytes]]) -> None:
     """The file must end where the last weight does."""
     if not path.is_file():
         raise BundleError(f"{path}: missing: copy the bundle again, with all its files")

@@ -114,6 +114,15 @@ def nemo_bundles(nemo_models, tmp_path_factory) -> dict[str, Path]:
     return {kind: folder / kind for kind in KINDS}
 
 
+@pytest.fixture(scope="session")
+def forms(bundles, nemo_bundles, tmp_path_factory) -> dict[tuple[str, str], Path]:
+    """(target, form) -> a bundle with fp32, int8, int4 and static graphs."""
+    from tests.export.form_bundles import build_forms
+
+    made = {"sherpa_lstm": bundles, "sherpa_nemo": nemo_bundles}
+    return build_forms(made, tmp_path_factory.mktemp("forms"))
+
+
 @pytest.fixture
 def copied_bundle(bundles, tmp_path) -> Path:
     """A copy that a test may damage."""

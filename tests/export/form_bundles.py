@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
-import pytest
 
 from export.bundle import complete_bundle
 from export.convert import FORMS, convert_bundle
@@ -22,15 +20,17 @@ SOURCES = {"sherpa_lstm": "conformer", "sherpa_nemo": "lstm"}
 PRECISIONS = ("fp32", "int8", "int4", "static")
 
 
-@pytest.fixture(scope="session")
-def forms(bundles, nemo_bundles, tmp_path_factory) -> dict[tuple[str, str], Path]:
-    """(target, form) -> a bundle with fp32, int8, int4 and static graphs."""
-    place = tmp_path_factory.mktemp("forms")
-    made = {"sherpa_lstm": bundles, "sherpa_nemo": nemo_bundles}
+def build_forms(
+    bundles: Mapping[str, Mapping[str, Path]], place: Path
+) -> dict[tuple[str, str], Path]:
+    """(target, form) -> a bundle with fp32, int8, int4 and static graphs, below `place`.
+
+    bundles: target -> kind of encoder -> a bundle with fp32 and int8 graphs.
+    """
     folders = {}
     for target, kind in SOURCES.items():
         folder = folders[target, "onnx"] = place / f"{target}-onnx"
-        shutil.copytree(made[target][kind], folder)
+        shutil.copytree(bundles[target][kind], folder)
         add_precisions(folder)
         for form in FORMS:
             folders[target, form] = place / f"{target}-{form}"
@@ -47,8 +47,3 @@ def add_precisions(folder: Path) -> None:
         for graph, name in FILES.items():
             quantize_graph(folder / name, folder / files[method][graph], method, {}, ranges[graph])
     complete_bundle(dataclasses.replace(info, files=files), folder)
-
-
-@pytest.fixture(scope="session")
-def sounds() -> list[np.ndarray]:
-    return [make_speech(8000 + 2777 * seed, seed) for seed in range(4)]
