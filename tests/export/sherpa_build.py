@@ -25,7 +25,9 @@ def compile_client(source: Path, program: Path) -> Path:
     library = "sherpa-onnx-c-api" if plain else "sherpa-onnx-cxx-api"
     paths = [f"-I{package / 'include'}", f"-L{package / 'lib'}", f"-Wl,-rpath,{package / 'lib'}"]
     # The API's own library is one of them; the other is found beside it when the program starts.
-    flags = [*([] if plain else ["-std=c++17"]), *paths, "-Wl,--allow-shlib-undefined"]
+    # Built for manylinux, the wheel has std::string as it was before C++11.
+    dialect = [] if plain else ["-std=c++17", "-D_GLIBCXX_USE_CXX11_ABI=0"]
+    flags = [*dialect, *paths, "-Wl,--allow-shlib-undefined"]
     command = [compiler, str(source), "-o", str(program), *flags, f"-l{library}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
