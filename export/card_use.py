@@ -52,7 +52,8 @@ print(recognizer.get_result(stream))
 
 CPP = """### C++
 
-The C API is the same in `c-api.h`. Compile with `-lsherpa-onnx-cxx-api`:
+The C API is the same in `c-api.h`. Link `-lsherpa-onnx-cxx-api`; for the library in the Python
+wheel of Linux compile with `-D_GLIBCXX_USE_CXX11_ABI=0`:
 
 ```cpp
 #include <iostream>

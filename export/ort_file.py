@@ -56,22 +56,30 @@ def write_config(paths: Sequence[Path], config: Path) -> None:
     Made from the optimised graphs: the .onnx files use other operators, and a build with those
     cannot load the .ort files. A build with --enable_reduced_operator_type_support needs its types.
     """
-    from onnxruntime.tools.ort_format_model import create_config_from_models
-
-    logging.getLogger("ort_format_model").setLevel(logging.WARNING)  # it tells the temporary path
+    tools = _load_tools()
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files to the collector
         raw = Path(scratch) / "config"
-        create_config_from_models(sorted(paths), raw, enable_type_reduction=True)
+        tools.create_config_from_models(sorted(paths), raw, enable_type_reduction=True)
         lines = raw.read_text(encoding="utf-8").splitlines()
     # It names the files by their paths on this machine.
     rows = [f"# - {Path(line[4:]).name}" if line.startswith("# - ") else line for line in lines]
     config.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
+def _load_tools() -> Any:
+    """onnxruntime's own, without the log that they give the whole program and write into."""
+    handlers = logging.root.handlers[:]
+    from onnxruntime.tools import ort_format_model
+
+    logging.root.handlers[:] = handlers
+    logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)
+    return ort_format_model
+
+
 def _open(path: Path) -> Table:
     """The model in an .ort file."""
-    from onnxruntime.tools import ort_format_model  # noqa: F401  puts the readers on the path
+    _load_tools()  # puts the readers on the path
     from ort_flatbuffers_py.fbs.InferenceSession import InferenceSession
 
     data = bytearray(path.read_bytes())
