@@ -14,6 +14,7 @@ from streaming.errors import BundleError
 
 SUFFIX = ".data"
 KEY = b"location"
+SMALL = 4096  # bytes of a message that are searched for the key, which has no other spelling
 MAX_DEPTH = 64  # protobuf itself stops at 100
 
 # message -> field number -> message, in the numbers of onnx.proto; 13 of a tensor: external_data.
@@ -41,8 +42,6 @@ def find_external(path: Path) -> str | None:
     if path.stat().st_size == 0:
         return None
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data.find(KEY) < 0:  # no other spelling of the key is a key
-            return None
         try:
             parts = list(_list_external(data, 0, len(data), "model"))
         except (IndexError, ValueError):
@@ -89,7 +88,7 @@ def _list_external(
         if inner == "entry":
             fields = {n: bytes(data[a:b]) for n, a, b in _read_fields(data, begin, stop)}
             entries.append(fields)
-        elif inner:
+        elif inner and (stop - begin > SMALL or KEY in data[begin:stop]):
             yield from _list_external(data, begin, stop, inner, depth + 1)
     if entries:
         found = {entry.get(1, b""): entry.get(2, b"") for entry in entries}
