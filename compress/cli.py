@@ -463,7 +463,7 @@ def unpack(
         Path | None, typer.Option(help="Folder to write; the file's name without .pack by default.")
     ] = None,
 ) -> None:
-    """Make a packed bundle, or several, what it was before, the same bit by bit; its checksums are verified."""
+    """Make a packed bundle, or several, what it was before, checksums verified."""
     from export.pack import name_folder
     from export.pack_several import unpack_bundles
 
