@@ -205,7 +205,7 @@ def networks(model: Transducer) -> tuple[Encoder, AnyPredictor, Joiner]:
 
 def graph_bytes(bundle: Path, info: BundleInfo) -> int:
     """Bytes of the graphs that run by default."""
-    files = info.files[info.default_precision].values()
+    files = info.list_files(info.default_precision)
     return sum((bundle / name).stat().st_size for name in files)
 
 

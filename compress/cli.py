@@ -364,6 +364,30 @@ def export_bundle(
     say(f"next: compress transcribe {written[0]} FILE.wav, or compress listen {written[0]}")
 
 
+@app.command(epilog="Example: compress convert runs/NAME/bundle --to ort --out runs/NAME/ort")
+def convert(
+    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    to: Annotated[
+        str,
+        typer.Option(help="ort (minimal builds of onnxruntime) or external (weights beside)."),
+    ],
+    precision: Annotated[
+        str | None, typer.Option(help="The only one to write: fp32, int8, ...; all by default.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/converted"),
+) -> None:
+    """Write a bundle's graphs in another form; the same tokens come out."""
+    say(f"compress convert: {bundle} to {to}; loading libraries")
+    from export.convert import convert_bundle
+
+    info = convert_bundle(bundle, to, out, precision)
+    for name in info.files:
+        size = sum((out / file).stat().st_size for file in info.list_files(name))
+        say(f"  {name}: {size / 1e6:.2f} MB")
+    say(f"wrote {out}")
+    say(f"next: compress verify {out}, or compress transcribe {out} FILE.wav")
+
+
 @app.command(epilog="Example: compress validate sherpa-onnx-streaming-zipformer-en")
 def validate(
     bundle: Annotated[
@@ -434,7 +458,7 @@ def unpack(
         Path | None, typer.Option(help="Folder to write; the file's name without .pack by default.")
     ] = None,
 ) -> None:
-    """Make a packed bundle, or several, what it was before, the same bit by bit."""
+    """Make a packed bundle, or several, what it was before, checksums verified."""
     from export.pack import name_folder
     from export.pack_several import unpack_bundles
 

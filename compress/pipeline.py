@@ -22,7 +22,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -298,6 +298,7 @@ def verify_and_measure(run: Run, bundle: Path, out: Path) -> dict[str, Any]:
     rows = verify_bundle(bundle, read_sets(run.test_cuts), out, student, seed)
     measured = measure_bundle(run, bundle)
     shown = {key: measured[key] for key in ("wer", "rtf", "load_ms", "peak_rss_mb")}
+    shown["chunk_ms"] = percentiles(measured["chunk_ms"])
     info = update_bundle(bundle, measured=shown)
     return {"parity": rows, "onnx_bytes": graph_bytes(bundle, info), **measured}
 
@@ -324,6 +325,11 @@ def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
     }
 
 
+def percentiles(chunk_ms: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(chunk_ms)
+    return {"p50": ordered[len(ordered) // 2], "p95": ordered[int(len(ordered) * 0.95)]}
+
+
 def report(run: Run) -> dict[str, Any]:
     """report.{html,json,md} from what the stages left."""
     chunk_ms = run.result("verify")["chunk_ms"]
@@ -342,7 +348,6 @@ def build_report(run: Run) -> dict[str, Any]:
     """report.json, see docs; WER is a fraction with its 95 % interval."""
     shrunk, verified, exported = run.result("shrink"), run.result("verify"), run.result("export")
     weights = Path(run.config.teacher) / "model.safetensors"
-    chunk_ms = sorted(verified["chunk_ms"])
     seconds = {
         name: json.loads((run.folder / name / "done.json").read_text())["seconds"]
         for name, _ in STAGES
@@ -371,10 +376,7 @@ def build_report(run: Run) -> dict[str, Any]:
             "packed_bytes": exported["packed_bytes"],
             "wer": verified["wer"],
             "rtf": verified["rtf"],
-            "chunk_ms": {
-                "p50": chunk_ms[len(chunk_ms) // 2],
-                "p95": chunk_ms[int(len(chunk_ms) * 0.95)],
-            },
+            "chunk_ms": percentiles(verified["chunk_ms"]),
             "load_ms": verified["load_ms"],
             "peak_rss_mb": verified["peak_rss_mb"],
         },

@@ -109,7 +109,7 @@ def write_bundle(
         )
         info, found = _quantize(info, quantize, forms, calibration, learned, per_channel)
         info = dataclasses.replace(info, layers=merge_layers(found, layers))
-        _complete(info, part, card)
+        complete_bundle(info, part, card)
     return read_bundle(folder)
 
 
@@ -144,11 +144,11 @@ def update_bundle(
         measured={**info.measured, **(measured or {})},
         provenance={**info.provenance, **(provenance or {})},
     )
-    _complete(info, Path(folder), card)
+    complete_bundle(info, Path(folder), card)
     return read_bundle(folder)
 
 
-def _complete(info: BundleInfo, folder: Path, card: str | None) -> None:
+def complete_bundle(info: BundleInfo, folder: Path, card: str | None = None) -> None:
     """Writes bundle.json, README.md and SHA256SUMS; raises ExportError if the bundle is unfit."""
     write_bundle_json(info, folder)
     write_card(info, folder, card)

@@ -9,6 +9,7 @@ from export.interface import Graph, read_graph
 from export.loading import bundle_problems, graph_problems
 from export.validate import find_sets, is_nemo, validate_bundle
 from streaming.bundle import INFO_FILE, SUMS_FILE, TOKENS_FILE, read_sums
+from streaming.external import SUFFIX
 
 FRAME_MS = 10
 
@@ -94,4 +95,6 @@ def describe_model(folder: Path, encoder: Graph, decoder: Graph, joiner: Graph) 
 
 
 def _megabytes(paths: list[Path]) -> str:
-    return f"{sum(path.stat().st_size for path in paths) / 1e6:.2f} MB"
+    """Of graphs, with the weights that they keep outside as our bundles do."""
+    files = [*paths, *(path.with_name(path.name + SUFFIX) for path in paths)]
+    return f"{sum(path.stat().st_size for path in files if path.is_file()) / 1e6:.2f} MB"

@@ -1,4 +1,4 @@
-"""What an ONNX file promises its caller: inputs, outputs, metadata; and problems found on it."""
+"""What an ONNX or .ort file promises its caller: tensors, metadata; and problems found on it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import onnx
 
+from export.ort_file import read_ort
 from export.weights import find_bad_weight
+from streaming.bundle import ORT_SUFFIX
 
 # The oldest runtime sherpa-onnx still ships is onnxruntime 1.16.3 (HarmonyOS).
 MAX_IR = 9
@@ -54,11 +56,13 @@ def read_graph(path: Path, problems: list[str]) -> Graph | None:
         problems.append(f"{path}: larger than 2 GiB, which no protobuf is: copy or export it again")
         return None
     try:
-        model = onnx.load(path, load_external_data=False)
+        is_ort = path.suffix == ORT_SUFFIX
+        model = read_ort(path) if is_ort else onnx.load(path, load_external_data=False)
         if not (model.graph.input and model.graph.output):
             raise ValueError("no graph")
-    except Exception:  # protobuf's own error has no public, typed name
-        problems.append(f"{path}: not an ONNX file, or cut short: copy or export it again")
+    except Exception:  # the readers of both formats have no errors with public, typed names
+        kind = "an .ort" if path.suffix == ORT_SUFFIX else "an ONNX"
+        problems.append(f"{path}: not {kind} file, or cut short: copy or export it again")
         return None
     graph = Graph(
         path,

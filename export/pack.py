@@ -164,9 +164,10 @@ def copy_default_precision(info: BundleInfo, folder: Path) -> None:
     """What a bundle needs to run in its default precision, and nothing else."""
     assert info.folder is not None
     used = info.files[info.default_precision]
+    kept = info.list_files(info.default_precision)
     lines = (info.folder / SUMS_FILE).read_text(encoding="utf-8").splitlines()
-    others = {name for files in info.files.values() for name in files.values()}
-    others = (others - {*used.values()}) | {INFO_FILE, CARD_FILE, SUMS_FILE}
+    others = {name for precision in info.files for name in info.list_files(precision)}
+    others = (others - {*kept}) | {INFO_FILE, CARD_FILE, SUMS_FILE}
     for name in (line.partition("  ")[2] for line in lines):
         if name not in others:
             shutil.copyfile(info.folder / name, folder / name)

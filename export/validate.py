@@ -25,7 +25,7 @@ from export.interface import (
     require_type,
 )
 from export.states import STATES
-from streaming.bundle import INFO_FILE, MAX_TOKENS_BYTES, TOKENS_FILE, read_bundle
+from streaming.bundle import INFO_FILE, MAX_TOKENS_BYTES, ORT_SUFFIX, TOKENS_FILE, read_bundle
 from streaming.errors import InputError
 
 GRAPHS = ("encoder", "decoder", "joiner")
@@ -65,7 +65,8 @@ def find_graphs(folder: Path) -> list[dict[str, str]]:
     An int8 encoder takes the fp32 decoder or joiner where there is no int8 one.
     """
     sets = []
-    for path in sorted(folder.glob("encoder*.onnx")):
+    found = (path for path in folder.glob("encoder*") if path.suffix in (".onnx", ORT_SUFFIX))
+    for path in sorted(found):
         names = {graph: path.name.replace("encoder", graph, 1) for graph in GRAPHS}
         for graph, name in names.items():
             if not (folder / name).exists() and (folder / name.replace(".int8", "")).exists():

@@ -3,23 +3,27 @@
     bundle/  encoder.onnx decoder.onnx joiner.onnx  (+ .int8.onnx)  tokens.txt  bpe.model
              bundle.json  README.md  SHA256SUMS
 
+A graph may have another form (export/convert.py): encoder.ort, or its weights in encoder.onnx.data.
 Reading checks the schema's version, then the hashes, then every value; streaming/session.py then
 checks the tensors of the graphs against it. No path may leave the folder.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
 from streaming.errors import BundleError, InputError
+from streaming.external import SUFFIX, find_external
 from streaming.features import FeatureSettings
 
 SCHEMA = 1
 INFO_FILE = "bundle.json"
 SUMS_FILE = "SHA256SUMS"
 TOKENS_FILE = "tokens.txt"
+ORT_SUFFIX = ".ort"  # by it onnxruntime tells its own format from ONNX
 GRAPHS = ("encoder", "decoder", "joiner")
 TARGETS = ("sherpa_lstm", "sherpa_nemo")
 MAX_INFO_BYTES = 16 << 20
@@ -101,6 +105,12 @@ class BundleInfo:
             raise BundleError(f"{self.folder}: no precision {precision!r}: choose one of {have}")
         return self.folder / self.files[precision][graph]
 
+    def list_files(self, precision: str) -> list[str]:
+        """Names of the graphs, each followed by that of the weights it keeps outside."""
+        graphs = [self.graph_path(graph, precision) for graph in GRAPHS]
+        both = [(path, path.with_name(path.name + SUFFIX)) for path in graphs]
+        return [path.name for pair in both for path in pair if path in graphs or path.is_file()]
+
     def to_json(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "folder"}
         return values | {"features": self.features.to_json()}
@@ -144,10 +154,20 @@ def _read_bundle(folder: Path) -> BundleInfo:
     _check_schema(values, folder / INFO_FILE)
     _check_hashes(folder, sums)
     info = _build_info(values, folder / INFO_FILE, folder)
-    for name in (INFO_FILE, TOKENS_FILE, *(n for g in info.files.values() for n in g.values())):
+    for name in (INFO_FILE, TOKENS_FILE, *_list_graph_files(info, folder)):
         if name not in sums:
             raise BundleError(f"{folder / SUMS_FILE}: no hash for {name}: export the bundle again")
     return info
+
+
+def _list_graph_files(info: BundleInfo, folder: Path) -> Iterator[str]:
+    """The files of every graph; raises BundleError for weights in a file that is not its own."""
+    for name in (name for graphs in info.files.values() for name in graphs.values()):
+        yield name
+        path = folder / name
+        data = find_external(path) if path.is_file() and path.suffix != ORT_SUFFIX else None
+        if data:
+            yield data
 
 
 def hash_file(path: Path) -> str:

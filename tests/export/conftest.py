@@ -22,6 +22,8 @@ from streaming.features import FeatureSettings, compute_features
 
 VOCAB_SIZE = 40
 TOKENS = ["<blk>", "<unk>", *(f"▁t{i}" for i in range(2, VOCAB_SIZE))]
+# sherpa-onnx leaves <unk> out of its NeMo tokens, but not its time out of the time stamps.
+KNOWN = ["<blk>", "▁t1", *TOKENS[2:]]
 ENCODERS = {
     "conformer": ConformerConfig(
         chunk_frames=16,
@@ -93,6 +95,32 @@ def bundles(models, tmp_path_factory) -> dict[str, Path]:
     for kind, model in models.items():
         write_bundle(folder / kind, model.encoder, model.predictor, model.joiner, TOKENS)
     return {kind: folder / kind for kind in models}
+
+
+@pytest.fixture(scope="session")
+def nemo_models() -> dict[str, Transducer]:
+    from tests.export.nemo_models import build_nemo_model  # which imports this file
+
+    return {kind: build_nemo_model(kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def nemo_bundles(nemo_models, tmp_path_factory) -> dict[str, Path]:
+    """The same with LSTM predictors, target sherpa_nemo."""
+    folder = tmp_path_factory.mktemp("nemo")
+    for kind, model in nemo_models.items():
+        parts = (model.encoder, model.predictor, model.joiner)
+        write_bundle(folder / kind, *parts, KNOWN, target="sherpa_nemo")
+    return {kind: folder / kind for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def forms(bundles, nemo_bundles, tmp_path_factory) -> dict[tuple[str, str], Path]:
+    """(target, form) -> a bundle with fp32, int8, int4 and static graphs."""
+    from tests.export.form_bundles import build_forms
+
+    made = {"sherpa_lstm": bundles, "sherpa_nemo": nemo_bundles}
+    return build_forms(made, tmp_path_factory.mktemp("forms"))
 
 
 @pytest.fixture

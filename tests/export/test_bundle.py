@@ -95,7 +95,7 @@ def test_update_keeps_the_graphs(copied_bundle):
     before = (copied_bundle / "encoder.onnx").read_bytes()
     info = update_bundle(copied_bundle, measured={"wer": {"test": 0.02}})
     assert info.measured == {"wer": {"test": 0.02}}
-    assert "| wer.test | 0.02 |" in (copied_bundle / "README.md").read_text()
+    assert "| test | 2.00 |" in (copied_bundle / "README.md").read_text()
     assert (copied_bundle / "encoder.onnx").read_bytes() == before
 
 

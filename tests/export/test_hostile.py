@@ -21,11 +21,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 import streaming
 from compress.cli import run_app
+from export.convert import write_external, write_ort
 from streaming.bundle import write_sha256sums
 from streaming.errors import InputError
 from tests.streaming.tiny_bundle import build_bundle
 
 GRAPH = "encoder.int8.onnx"
+DATA = "encoder.int8.onnx.data"
+ORT = "encoder.int8.ort"
 
 
 @pytest.fixture(scope="session")
@@ -44,13 +47,17 @@ def edit(name):
 
     def wrap(change):
         def damage(folder):
-            model = onnx.load(folder / name)
+            model = onnx.load(folder / name, load_external_data=False)
             change(model)
             (folder / name).write_bytes(model.SerializeToString())
 
         return damage
 
     return wrap
+
+
+def matrix_outside(model):
+    return next(i for i in model.graph.initializer if i.external_data)
 
 
 def matrix(model):
@@ -227,6 +234,82 @@ def far_weight(location):
 
 
 @edit(GRAPH)
+def two_places(model):
+    """The first place is the right one; protobuf's readers may believe either."""
+    weight = matrix(model)
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    for place in (DATA, "../secret"):
+        weight.external_data.add(key="location", value=place)
+
+
+@edit(GRAPH)
+def far_constant(model):
+    """In the attribute of a node in a graph within a node."""
+    far = TensorProto(name="far", data_type=TensorProto.FLOAT, dims=[4])
+    far.data_location = TensorProto.EXTERNAL
+    far.external_data.add(key="location", value="../secret")
+    inner = helper.make_node("Constant", [], ["k"], value=far)
+    body = helper.make_graph([inner], "b", [], [helper.make_tensor_value_info("k", 1, [4])])
+    model.graph.node.append(helper.make_node("If", ["c"], ["o"], then_branch=body))
+
+
+def outside(damage):
+    """Damages a bundle whose encoder keeps its weights in another file."""
+
+    def change(folder):
+        path = folder / GRAPH
+        (folder / "old").mkdir()
+        path.rename(folder / "old" / GRAPH)
+        write_external(folder / "old" / GRAPH, folder)
+        shutil.rmtree(folder / "old")
+        write_sha256sums(folder)
+        damage(folder)
+
+    return change
+
+
+def as_ort(damage):
+    """Damages a bundle whose int8 graphs are .ort files."""
+
+    def change(folder):
+        files = json.loads((folder / "bundle.json").read_text())["files"]
+        for graph, name in files["int8"].items():
+            files["int8"][graph] = write_ort(folder / name, folder).name
+            (folder / name).unlink()
+        edit_json(files=files)(folder)
+        damage(folder)
+
+    return change
+
+
+def append(path, content):
+    path.write_bytes(path.read_bytes() + content)
+
+
+def flip_data(folder):
+    data = bytearray((folder / DATA).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / DATA).write_bytes(data)
+
+
+def forget_hash(folder):
+    path = folder / "SHA256SUMS"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if DATA not in line))
+
+
+def link_data(folder):
+    (folder / DATA).rename(folder.parent / "elsewhere.data")
+    (folder / DATA).symlink_to(folder.parent / "elsewhere.data")
+
+
+@edit(GRAPH)
+def wild_length(model):
+    next(e for e in matrix_outside(model).external_data if e.key == "length").value = "9" * 30
+
+
+@edit(GRAPH)
 def foreign_operator(model):
     model.opset_import.append(helper.make_opsetid("my.ops", 1))
     model.graph.node[0].domain = "my.ops"
@@ -326,15 +409,59 @@ BREAKS = {
         time_axis, "decoder.int8.onnx: output .*export", "decoder.int8.onnx: output must .*drop"
     ),
     "weights outside": Break(
-        far_weight("../secret"), f"{GRAPH}: .*export", f"{GRAPH}: .*'../secret', outside .*trust"
+        far_weight("../secret"), *[f"{GRAPH}: weights lie in '../secret', not in .*trust"] * 2
     ),
     "weights of /etc": Break(
-        far_weight("/etc/passwd"), f"{GRAPH}: .*export", f"{GRAPH}: .*outside the folder.*trust"
+        far_weight("/etc/passwd"), *[f"{GRAPH}: weights lie in '/etc/passwd', .*trust"] * 2
     ),
-    "weights not there": Break(
-        far_weight("other.bin"),
-        f"{GRAPH}: .*export",
-        f"{GRAPH}: .*other.bin, which is missing: copy",
+    "weights in memory": Break(
+        far_weight("*/_ORT_MEM_ADDR_/*"), *[f"{GRAPH}: weights lie in .*MEM_ADDR.*trust"] * 2
+    ),
+    "weights not there": Break(far_weight(DATA), *[f"{DATA}: missing: copy"] * 2),
+    "weights of two places": Break(two_places, *[f"{GRAPH}: not an ONNX file.*export"] * 2),
+    "weights in a node": Break(
+        far_constant, *[f"{GRAPH}: weights lie in '../secret', not in .*trust"] * 2
+    ),
+    "external, missing": Break(
+        outside(lambda f: (f / DATA).unlink()), *[f"{DATA}: missing: copy"] * 2
+    ),
+    "external, not hashed": Break(
+        outside(forget_hash), *[f"SUMS: no hash for {DATA}: export"] * 2, hashed=False
+    ),
+    "external, wrong hash": Break(
+        outside(flip_data), *[f"{DATA}: does not match .*copy"] * 2, hashed=False
+    ),
+    "external, larger": Break(
+        outside(lambda f: append(f / DATA, b"xx")),
+        *[f"{DATA}: has \\d+ bytes, its graph declares \\d+: copy"] * 2,
+    ),
+    "external, cut short": Break(
+        outside(lambda f: write(DATA, (f / DATA).read_bytes()[:-9])(f)),
+        *[f"{DATA}: has \\d+ bytes, its graph declares \\d+: copy"] * 2,
+    ),
+    "external, a link": Break(
+        outside(link_data), *[f"path '{DATA}' leaves the bundle.*trust"] * 2, hashed=True
+    ),
+    "external, wild length": Break(
+        outside(wild_length), *[f"{DATA}: a weight has no offset and length .*export"] * 2
+    ),
+    "ort, cut short": Break(
+        as_ort(lambda f: write(ORT, (f / ORT).read_bytes()[:-100])(f)),
+        f"{ORT}: .*export",
+        f"{ORT}: (not an .ort file, or cut short|onnxruntime).*export",
+    ),
+    "ort, empty": Break(
+        as_ort(write(ORT, b"")), f"{ORT}: .*export", f"{ORT}: not an .ort file.*export"
+    ),
+    "ort, an .onnx inside": Break(
+        as_ort(lambda f: write(ORT, (f / "encoder.onnx").read_bytes())(f)),
+        f"{ORT}: .*export",
+        f"{ORT}: not an .ort file.*export",
+    ),
+    "ort, another network": Break(
+        as_ort(lambda f: write(ORT, (f / "joiner.int8.ort").read_bytes())(f)),
+        f"{ORT}: .*export",
+        f"{ORT}: .*model_type .*set",
     ),
     "foreign operator": Break(
         foreign_operator, f"{GRAPH}: .*export", f"{GRAPH}: operators of my.ops .*use standard"

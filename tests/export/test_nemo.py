@@ -30,32 +30,17 @@ from export.wrap import roll_embedding, roll_output
 from streaming.bundle import read_bundle, write_sha256sums
 from streaming.errors import BundleError
 from streaming.features import FeatureSettings, compute_features
-from tests.export.conftest import KINDS, TOKENS, VOCAB_SIZE, make_speech
+from tests.export.conftest import KINDS, KNOWN, TOKENS, VOCAB_SIZE, make_speech
 from tests.export.nemo_models import FEATURES, build_nemo_model
 from tests.tiny_teacher import build_teacher, build_tokenizer
 
 needs_sherpa = pytest.mark.skipif(
     importlib.util.find_spec("sherpa_onnx") is None, reason="sherpa-onnx is in the extra [dev]"
 )
-# sherpa-onnx leaves <unk> out of its tokens, but not its time out of the time stamps.
-KNOWN = ["<blk>", "▁t1", *TOKENS[2:]]
 
 
 def parts(model):
     return model.encoder, model.predictor, model.joiner
-
-
-@pytest.fixture(scope="module")
-def nemo_models():
-    return {kind: build_nemo_model(kind) for kind in KINDS}
-
-
-@pytest.fixture(scope="module")
-def nemo_bundles(nemo_models, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nemo")
-    for kind, model in nemo_models.items():
-        write_bundle(folder / kind, *parts(model), KNOWN, target="sherpa_nemo")
-    return {kind: folder / kind for kind in KINDS}
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def test_truncated_file_with_a_new_hash(copied_bundle):
     path = copied_bundle / "encoder.int8.onnx"
     path.write_bytes(path.read_bytes()[:-100])
     write_sha256sums(copied_bundle)
-    assert_refused(copied_bundle, "encoder.int8.onnx", "onnxruntime", "export")
+    assert_refused(copied_bundle, "encoder.int8.onnx", "not an ONNX file", "copy or export")
 
 
 @pytest.mark.parametrize(
