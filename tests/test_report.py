@@ -69,6 +69,9 @@ REPORT = {
         "load_ms": 120.0,
         "peak_rss_mb": 90.0,
     },
+    "chunks": [
+        {"size_ms": 80, "wer": {"synthetic/test": WORSE}, "onnx_bytes": 800_100, "rtf": 0.03}
+    ],
     "parity": [
         {
             "from": "torch",
