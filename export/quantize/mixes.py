@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from export.quantize.candidates import Candidate
 
@@ -41,7 +42,7 @@ def list_mixes(measured: Sequence[Sequence[Candidate]]) -> list[Mix]:
     hulls = [lower_hull(candidates, cost_weights(measured)) for candidates in measured]
     steps = []  # (nats saved for a unit of cost, choice, candidate): the best bargain comes first
     for number, hull in enumerate(hulls):
-        for (before, cheap), (after, dear) in zip(hull, hull[1:], strict=False):
+        for (before, cheap), (after, dear) in pairwise(hull):
             saved = (before.nats - after.nats) / (dear - cheap)
             steps.append((-saved, number, after))
     chosen = [hull[0][0] for hull in hulls]
