@@ -68,7 +68,7 @@ def write_card(info: BundleInfo, folder: Path, text: str | None = None) -> None:
 
 def describe_errors(rates: Any) -> str:
     """A row for each set; `rates` as in report.json, {set: {"wer", "low", "high", "words"}}."""
-    if not rates:
+    if rates in (None, {}):
         return "Not measured.\n"
     rates = rates if isinstance(rates, Mapping) else {"all": rates}
     rows: list[tuple[Any, ...]] = []

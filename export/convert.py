@@ -45,7 +45,7 @@ def convert_bundle(
     if form not in FORMS:
         raise ExportError(f"no form {form!r}: convert to {' or '.join(FORMS)}")
     check_free(folder)
-    info = read_bundle(source)
+    info = whole = read_bundle(source)
     if precision is not None:
         info.graph_path("encoder", precision)  # raises for one that is not there
         files = {precision: info.files[precision]}
@@ -56,7 +56,7 @@ def convert_bundle(
         names = {path.name: FORMS[form](path, part).name for path in paths}
         if form == "ort":
             write_config([part / name for name in names.values()], part / CONFIG_FILE)
-        for name in list_other_files(read_bundle(source)):
+        for name in list_other_files(whole):
             shutil.copyfile(Path(source) / name, part / name)
         files = {p: {g: names[n] for g, n in graphs.items()} for p, graphs in info.files.items()}
         complete_bundle(dataclasses.replace(info, files=files, folder=part), part)
