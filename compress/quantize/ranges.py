@@ -22,6 +22,7 @@ from compress.models.transducer import Transducer
 
 JOINER = "joiner.output"
 TANH = (-1.0, 1.0)  # what the joiner reads cannot leave it
+RATE_SHARE = 10.0  # of the weights' learning rate: a range must be able to halve in 100 steps
 Range = tuple[float, float]
 
 
@@ -40,6 +41,7 @@ class InputRanges(nn.Module):
         """observed: of every layer, the joiner's excepted, which is TANH and is not trained.
         shared: layer -> the layer whose range it has, where that is another."""
         super().__init__()
+        self.rate_share = RATE_SHARE
         self.shared = dict(shared)
         names = [name for name in observed if name not in shared]
         self.rows = {name: row for row, name in enumerate(names)}

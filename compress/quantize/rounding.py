@@ -43,23 +43,18 @@ class _RoundInput(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
         scale, zero = input_grid(low, high)
         steps = x / scale
-        levels = steps.round() + zero
         ctx.save_for_backward(steps, zero)
-        return (levels.clamp(0, STEPS) - zero) * scale
+        return steps.round().add_(zero).clamp_(0, STEPS).sub_(zero).mul_(scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         steps, zero = ctx.saved_tensors
         rounded = steps.round()
-        below, above = rounded + zero < 0, rounded + zero > STEPS
+        below, above = rounded < -zero, rounded > STEPS - zero
         through = grad.masked_fill(below | above, 0.0)
-        inside = (through * (rounded - steps)).sum() / STEPS
-        return (
-            through,
-            grad.masked_fill(~below, 0.0).sum() - inside,
-            grad.masked_fill(~above, 0.0).sum() + inside,
-        )
+        inside = rounded.sub_(steps).mul_(through).sum() / STEPS
+        return through, (grad * below).sum() - inside, (grad * above).sum() + inside
 
 
 def round_input(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
