@@ -22,8 +22,12 @@ class Choice:
     bfloat16: bool
     reason: str
 
+    @property
+    def name(self) -> str:
+        return "bfloat16" if self.bfloat16 else "float32"
+
     def __str__(self) -> str:
-        return f"{'bfloat16' if self.bfloat16 else 'float32'} ({self.reason})"
+        return f"{self.name} ({self.reason})"
 
 
 def choose(asked: Bfloat16, device: str, stored: bool | None = None) -> Choice:
@@ -34,7 +38,8 @@ def choose(asked: Bfloat16, device: str, stored: bool | None = None) -> Choice:
     here = choose_faster(device)
     if stored in (None, here.bfloat16):
         return here
-    return Choice(bool(stored), f"as it was begun; from the beginning it would be {here}")
+    reason = f"as it was begun; this machine would take {here.name}, {here.reason}"
+    return Choice(bool(stored), reason)
 
 
 def choose_faster(device: str) -> Choice:

@@ -143,8 +143,9 @@ def train(
 ) -> None:
     """Run the stage for settings.steps; checkpoint.pt and log.jsonl in `folder`.
 
-    With `resume` it goes on from checkpoint.pt if there is one, in the arithmetic that it was begun
-    in. Ctrl-C ends the step, saves and raises KeyboardInterrupt. Raises InputError when the loss is not finite, naming the utterances.
+    With `resume` it goes on from checkpoint.pt if there is one, in the precision it was begun in.
+    Ctrl-C ends the step, saves and raises KeyboardInterrupt. Raises InputError when the loss is not
+    finite, naming the utterances.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"

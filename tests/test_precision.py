@@ -115,7 +115,7 @@ def test_a_resumed_training_keeps_its_arithmetic(monkeypatch, begun, resumed, tm
     kept, here = ("bfloat16", "float32") if begun == AMX else ("float32", "bfloat16")
     line = last_line(capsys)
     assert f"toy in {kept} (as it was begun" in line
-    assert f"it would be {here}" in line
+    assert f"this machine would take {here}, " in line
     assert load_state(tmp_path / "killed" / "checkpoint.pt")["bfloat16"] is (begun == AMX)
 
 
