@@ -143,7 +143,7 @@ def train_recipe(training: Training, resume: bool) -> dict[str, object]:
         "noise": training.noise.name if training.noise else None,
         "seed": recipe.seed,
         "steps": recipe.settings.steps,
-        "bfloat16": finished.get("bfloat16", True),  # what auto chose
+        "bfloat16": finished.get("bfloat16", True),  # earlier checkpoints lack it
         "training_hours": round(finished["seconds"] / 3600, 2),
         "audio_hours": round(sum(source.store.seconds for source in sampler.sources) / 3600, 2),
         "parameters": stage.student.num_parameters,
