@@ -33,6 +33,7 @@ from compress.models.config import (
     TransducerConfig,
     uniform_conformer,
 )
+from compress.precision import Bfloat16
 from compress.shrink.pruner import Cut, check_pattern
 from compress.sizing import Target
 from compress.trainer import TrainSettings
@@ -148,12 +149,22 @@ ModelRecipe = Annotated[
 
 
 class OptimiserRecipe(Strict):
-    """TrainSettings but for the steps, which the phases add up to, and the seed."""
+    """TrainSettings but for the steps, which the phases add up to, and the seed.
+
+    bfloat16: auto takes it where it is faster (docs/decisions/0029-bfloat16-where-it-is-faster.md).
+    """
 
     learning_rate: float = Field(1e-3, gt=0)
     warmup_steps: NonNegativeInt = 300
     decay_from: float = Field(0.3, ge=0, le=1)
-    bfloat16: bool = True
+    bfloat16: Bfloat16 = "auto"
+
+    @field_validator("bfloat16", mode="before")
+    @classmethod
+    def bfloat16_exists(cls, bfloat16: object) -> object:
+        if bfloat16 not in (True, False, "auto"):
+            raise ValueError("give auto, true or false")
+        return bfloat16
 
 
 class BatchRecipe(Strict):

@@ -16,10 +16,12 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from compress.precision import choose, cpu_flags
+
 OPSET = 17  # what export writes
 IR_VERSION = 8
 FREE_GIB = 5.0  # a default run with its synthetic speech and checkpoints, and room for a second
-CPU_FLAGS = {"avx512_vnni": "int8", "avx_vnni": "int8", "avx512_bf16": "bfloat16"}
+CPU_FLAGS = ("avx512_vnni", "avx_vnni")  # fast int8
 
 
 @dataclass(frozen=True)
@@ -152,21 +154,24 @@ def check_microphone(folder: Path) -> Finding:
 
 
 def check_cpu(folder: Path) -> Finding:
-    """Without VNNI int8 is slower than measured; without AVX512-BF16 training in bf16 is."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    return judge_cpu(platform.machine(), set(text.split()))
+    """Without VNNI int8 is slower than measured."""
+    return judge_cpu(platform.machine(), set(cpu_flags()))
 
 
 def judge_cpu(machine: str, flags: set[str]) -> Finding:
     if machine not in ("x86_64", "AMD64") or not flags:
         return Finding("cpu", "ok", f"{machine}: speed was measured on x86-64 only, run make bench")
-    found = {kind for flag, kind in CPU_FLAGS.items() if flag in flags}
-    missing = [kind for kind in ("int8", "bfloat16") if kind not in found]
-    if missing:
-        detail = f"no fast {' or '.join(missing)} instructions (VNNI, AVX512-BF16)"
+    if flags.isdisjoint(CPU_FLAGS):
+        detail = "no fast int8 instructions (VNNI)"
         return Finding("cpu", "slow", detail, "results are the same; expect longer times")
-    return Finding("cpu", "ok", "fast int8 (VNNI) and bfloat16 (AVX512-BF16)")
+    return Finding("cpu", "ok", "fast int8 (VNNI)")
+
+
+def check_precision(folder: Path) -> Finding:
+    """Nothing to mend: what trainings do when their recipe says nothing, or bfloat16: auto."""
+    if installed_version("torch") is None:
+        return Finding("precision", "ok", "not used: training is not installed")
+    return Finding("precision", "ok", f"trainings run in {choose('auto', 'cpu')}")
 
 
 def check_disk(folder: Path) -> Finding:
@@ -212,6 +217,7 @@ CHECKS: dict[str, Callable[[Path], Finding]] = {
     "espeak-ng": check_voices,
     "microphone": check_microphone,
     "cpu": check_cpu,
+    "precision": check_precision,
     "disk": check_disk,
     "output": check_output,
     "cache": check_cache,

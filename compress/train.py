@@ -131,7 +131,7 @@ def train_recipe(training: Training, resume: bool) -> dict[str, object]:
     sampler = training.sampler
     stage = build_stage(training)
     train(stage, sampler, recipe.settings, out / "training", "training", resume)
-    seconds = load_state(out / "training" / "checkpoint.pt")["seconds"]
+    finished = load_state(out / "training" / "checkpoint.pt")
 
     rates = evaluate(stage.student, training.test_sets, training.tokenizer)
     synthetic = ["synthetic"] if recipe.synthetic else []
@@ -143,7 +143,8 @@ def train_recipe(training: Training, resume: bool) -> dict[str, object]:
         "noise": training.noise.name if training.noise else None,
         "seed": recipe.seed,
         "steps": recipe.settings.steps,
-        "training_hours": round(seconds / 3600, 2),
+        "bfloat16": finished.get("bfloat16", True),  # earlier checkpoints lack it
+        "training_hours": round(finished["seconds"] / 3600, 2),
         "audio_hours": round(sum(source.store.seconds for source in sampler.sources) / 3600, 2),
         "parameters": stage.student.num_parameters,
         "wer": {name: asdict(rate) for name, rate in rates.items()},

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -23,7 +23,8 @@ from compress.atomic import write_atomically
 from compress.checkpoint import load_state, save_state
 from compress.data.batches import Batch, BatchSampler
 from compress.interrupts import defer_interrupts
-from compress.progress import progress_bar
+from compress.precision import Bfloat16, choose
+from compress.progress import progress_bar, say
 from streaming.errors import InputError
 
 
@@ -31,7 +32,8 @@ from streaming.errors import InputError
 class TrainSettings:
     """Steps and the optimiser; the rate rises for `warmup_steps`, then falls to its final share.
 
-    The fall is a half cosine from `decay_from` (a share of all steps) on.
+    The fall is a half cosine from `decay_from` (a share of all steps) on. bfloat16: autocast;
+    auto where that is faster (precision.py).
     """
 
     steps: int
@@ -41,7 +43,7 @@ class TrainSettings:
     final_rate_share: float = 0.02
     weight_decay: float = 0.01
     clip_norm: float = 2.0
-    bfloat16: bool = True
+    bfloat16: Bfloat16 = "auto"
     seed: int = 0
     log_every: int = 20
     checkpoint_every: int = 250
@@ -141,8 +143,9 @@ def train(
 ) -> None:
     """Run the stage for settings.steps; checkpoint.pt and log.jsonl in `folder`.
 
-    With `resume` it goes on from checkpoint.pt if there is one. Ctrl-C ends the step, saves and
-    raises KeyboardInterrupt. Raises InputError when the loss is not finite, naming the utterances.
+    With `resume` it goes on from checkpoint.pt if there is one, in the precision it was begun in.
+    Ctrl-C ends the step, saves and raises KeyboardInterrupt. Raises InputError when the loss is not
+    finite, naming the utterances.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
@@ -151,6 +154,7 @@ def train(
     if state:
         stage.load_state(state["stage"])
         step, seconds = state["step"], state["seconds"]
+    settings = settle_precision(stage, settings, description, state)
     optimizer = build_optimizer(stage.model, settings)
     if state:
         optimizer.load_state_dict(state["optimizer"])
@@ -164,6 +168,7 @@ def train(
             "seconds": time.monotonic() - started,
             "stage": stage.state(),
             "optimizer": optimizer.state_dict(),
+            "bfloat16": settings.bfloat16,
         }
         save_state(checkpoint, content)
 
@@ -186,6 +191,20 @@ def train(
         stage.model.eval()
 
 
+def settle_precision(
+    stage: Stage, settings: TrainSettings, description: str, state: dict[str, Any] | None
+) -> TrainSettings:
+    """The settings with true or false for auto; a line says which, and why. state: a checkpoint."""
+    stored = state.get("bfloat16", True) if state else None  # it was true before it was stored
+    choice = choose(settings.bfloat16, device_of(stage), stored)
+    say(f"  {description} in {choice}")
+    return replace(settings, bfloat16=choice.bfloat16)
+
+
+def device_of(stage: Stage) -> str:
+    return next(stage.model.parameters()).device.type
+
+
 def run_step(
     stage: Stage,
     optimizer: torch.optim.Optimizer,
@@ -197,8 +216,9 @@ def run_step(
     torch.manual_seed(settings.seed * 1_000_003 + step)
     for group in optimizer.param_groups:
         group["lr"] = rate_at(step, settings) * group["rate_share"]
-    device = next(stage.model.parameters()).device.type
-    with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
+    device = device_of(stage)
+    bfloat16 = choose(settings.bfloat16, device).bfloat16
+    with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
         loss, parts = stage.loss(batch, step)
     check_finite("loss", loss, step, batch)
     loss.backward()

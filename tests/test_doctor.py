@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from compress import doctor
+from compress import doctor, precision
 
 
 def test_every_finding_is_one_line(tmp_path):
@@ -41,8 +41,8 @@ def test_torch_and_torchaudio(torch, torchaudio, state, fix):
     ("machine", "flags", "state", "detail"),
     [
         ("x86_64", {"avx512_vnni", "avx512_bf16"}, "ok", "fast int8"),
-        ("x86_64", {"avx_vnni"}, "slow", "bfloat16"),
-        ("x86_64", {"avx2"}, "slow", "int8 or bfloat16"),
+        ("x86_64", {"avx_vnni"}, "ok", "fast int8"),
+        ("x86_64", {"avx2"}, "slow", "no fast int8"),
         ("aarch64", {"asimd"}, "ok", "make bench"),
     ],
 )
@@ -50,6 +50,17 @@ def test_cpu(machine, flags, state, detail):
     finding = doctor.judge_cpu(machine, flags)
     assert finding.state == state
     assert detail in finding.detail
+
+
+@pytest.mark.parametrize(("flag", "wanted"), [("amx_bf16", "bfloat16"), ("avx2", "float32")])
+def test_precision_of_trainings(monkeypatch, flag, wanted):
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset({flag}))
+    finding = doctor.check_precision(Path())
+    assert finding.state == "ok"
+    assert finding.detail.startswith(f"trainings run in {wanted} (")
+    assert "AMX" in finding.detail
+    monkeypatch.setattr(doctor, "installed_version", lambda package: None)
+    assert "not installed" in doctor.check_precision(Path()).detail
 
 
 def test_voices_missing(monkeypatch, tmp_path):

@@ -17,6 +17,7 @@ from compress.cli import run_app
 from compress.config import RECIPES
 from compress.data import grammar
 from compress.data.tokenizer import train_tokenizer
+from compress.precision import choose
 from compress.trainer import read_log
 from streaming.bundle import read_bundle
 from tests.tiny_teacher import build_teacher, build_tokenizer
@@ -77,6 +78,8 @@ def test_every_recipe_trains(name, study, teacher, tmp_path):
     assert tokenizer.model == load_model(teacher)[1].model
     record = json.loads((tmp_path / "student" / "record.json").read_text())
     assert record["recipe"]["distill"] == recipe["distill"]
+    assert record["recipe"]["train"]["bfloat16"] == "auto"
+    assert record["bfloat16"] is choose("auto", "cpu").bfloat16
     log = [
         json.loads(row)
         for row in (tmp_path / "student/training/log.jsonl").read_text().splitlines()

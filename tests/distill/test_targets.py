@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from compress import precision
 from compress.data.batches import BatchSampler, BatchSettings, Source
 from compress.data.store import build_store
 from compress.data.synthetic import make_synthetic
@@ -67,6 +68,36 @@ def test_found_again_without_the_teacher(sampler, tmp_path):
     folder = tmp_path / "targets"
     store_targets(folder, KINDS, build_teacher(), sampler)
     before = content(folder)
+    store_targets(folder, KINDS, build_teacher(), sampler)
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_a_folder_was_begun_in_is_kept(sampler, tmp_path, monkeypatch, capsys, begun):
+    """On another machine, and by a kind that comes later: the bytes are those of one machine."""
+    flags = {True: frozenset({"amx_bf16"}), False: frozenset()}
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    monkeypatch.setattr(precision, "cpu_flags", lambda: flags[begun])
+    store_targets(whole, KINDS, build_teacher(), sampler)
+    store_targets(moved, KINDS[:1], build_teacher(), sampler)
+    monkeypatch.setattr(precision, "cpu_flags", lambda: flags[not begun])
+    store_targets(tmp_path / "there", KINDS, build_teacher(), sampler)
+    capsys.readouterr()
+    store_targets(moved, KINDS, build_teacher(), sampler)
+    assert content(moved) == content(whole)
+    assert content(moved) != content(tmp_path / "there")
+    wanted = f"teacher's targets in {'bfloat16' if begun else 'float32'} (as it was begun"
+    assert wanted in capsys.readouterr().err
+
+
+def test_targets_without_a_word_are_in_bfloat16(sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset({"amx_bf16"}))
+    folder = tmp_path / "targets"
+    store_targets(folder, KINDS, build_teacher(), sampler)
+    for index in folder.glob("*.jsonl"):
+        index.write_text(index.read_text().replace('"bfloat16": true, ', ""))
+    before = content(folder)
+    monkeypatch.setattr(precision, "cpu_flags", frozenset)
     store_targets(folder, KINDS, build_teacher(), sampler)
     assert content(folder) == before
 

@@ -26,7 +26,7 @@ class Kind(ABC):
 
     @abstractmethod
     def label(self, teacher: View, batch: Batch) -> list[Item]:
-        """An item for each utterance of the batch; called without gradient, in bfloat16."""
+        """An item for each utterance of the batch; called without gradient, maybe in bfloat16."""
 
     @abstractmethod
     def collate(self, items: list[Item], batch: Batch, num_frames: int) -> Any:

@@ -1,7 +1,7 @@
 """Stored targets on disk: the teacher runs once over a training set, not in every step.
 
     folder/KIND.bin     the arrays of one utterance after another
-           KIND.jsonl   first line: teacher, tokenizer and settings; then a line an utterance
+           KIND.jsonl   first line: teacher, tokenizer, settings, bfloat16; then a line each
 
 A student hears every utterance a dozen times in a run, and the teacher's pass was 60 of 160 ms a
 step (40 s of audio, teacher of 5.5 M, student of 0.55 M): stored targets buy 1.6 times the steps.
@@ -28,7 +28,8 @@ from compress.data.tokenizer import Tokenizer
 from compress.distill.targets.kind import Item, Kind
 from compress.distill.view import TeacherView, view_batch
 from compress.models.transducer import Transducer
-from compress.progress import track
+from compress.precision import Choice, choose
+from compress.progress import say, track
 from streaming.errors import InputError
 
 Array = tuple[str, str, list[int]]  # name, dtype, shape
@@ -128,7 +129,17 @@ def read_header(path: Path, line: str) -> dict[str, Any]:
         header = None
     if not isinstance(header, dict):
         raise InputError(f"{path} is no index of stored targets: delete {path.parent}")
-    return header
+    return {"bfloat16": True} | header  # all were, before it was written down
+
+
+def choose_precision(folder: Path) -> Choice:
+    """What is faster here, or what the folder's targets were begun in: one teacher in one folder,
+    whatever machines it ran on."""
+    for index in sorted(folder.glob("*.jsonl")):
+        with index.open() as lines:
+            if first := lines.readline():
+                return choose("auto", "cpu", bool(read_header(index, first)["bfloat16"]))
+    return choose("auto", "cpu")
 
 
 class TargetStore:
@@ -173,9 +184,11 @@ def store_targets(
     Killed, it goes on where it stopped; a second process waits for the first. Raises InputError
     for targets of another teacher, and when the teacher says NaN of an utterance.
     """
-    origin = fingerprint(teacher, sampler.tokenizer)
+    origin: dict[str, Any] = fingerprint(teacher, sampler.tokenizer)
     origin["tail_frames"] = str(sampler.settings.tail_frames)
     with alone_in(folder):
+        precision = choose_precision(folder)
+        origin["bfloat16"] = precision.bfloat16
         stores = {kind.name: KindStore(folder, kind, origin) for kind in kinds}
         work = [
             (source, rows)
@@ -183,8 +196,10 @@ def store_targets(
             for rows in bucket(missing(source, stores), round(sampler.settings.seconds / 0.01))
             if rows
         ]
+        if work:
+            say(f"  teacher's targets in {precision}")
         for source, rows in track(work, "teacher's targets", len(work)):
-            label(stores, teacher, sampler, source, rows)
+            label(stores, teacher, sampler, source, rows, precision.bfloat16)
     return TargetStore(teacher, stores)
 
 
@@ -213,10 +228,11 @@ def label(
     sampler: BatchSampler,
     source: Source,
     rows: list[Row],
+    bfloat16: bool,
 ) -> None:
     batch = sampler.collate(source.store, rows)
     keys = [key_of(row) for row in rows]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         view = view_batch(teacher, batch)
         for store in stores.values():
             items = store.kind.label(view, batch)
