@@ -20,9 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -46,13 +45,14 @@ from compress.models.transducer import Transducer
 from compress.progress import say
 from compress.quantize.files import save_ranges
 from compress.quantize.stage import QuantizeStage
+from compress.report.collect import build_report, percentiles, read_curves
 from compress.report.render import write_report
 from compress.run import Run
 from compress.shrink.guard import GuardSettings, WerGuard
 from compress.shrink.pruner import slow_blocks
 from compress.shrink.sensitivity import measure_shares
 from compress.shrink.stage import ShrinkStage
-from compress.trainer import read_log, train
+from compress.trainer import train
 from compress.verify import read_sets, verify_bundle
 from export.bundle import update_bundle
 from export.pack import list_zeros, name_pack
@@ -225,11 +225,9 @@ def export(run: Run) -> dict[str, Any]:
     }
     shutil.rmtree(bundle, ignore_errors=True)
     info = export_model(student, bundle, **settings)
-    packed = pack_again(bundle)
     if config.bundles_ms:
         shutil.rmtree(bundles, ignore_errors=True)
         export_chunks(student, bundles, config.bundles_ms, **settings)
-        pack_again(bundles)
     if idle := list_zeros(info):
         zeros = sum(layer.zeros for layer in idle)
         say(
@@ -238,18 +236,8 @@ def export(run: Run) -> dict[str, Any]:
         )
     return {
         "onnx_bytes": graph_bytes(bundle, info),
-        "packed_bytes": packed,
         "layers": describe_layers(info),
     }
-
-
-def pack_again(folder: Path) -> int:
-    """Bytes of the pack beside the bundle, or bundles, in `folder`."""
-    pack = name_pack(folder)
-    pack.unlink(missing_ok=True)
-    packed = pack_bundles(folder, pack)
-    say(f"  packed for download: {packed / 1e6:.2f} MB, {pack}")
-    return packed
 
 
 def describe_layers(info: BundleInfo) -> list[dict[str, Any]]:
@@ -276,7 +264,7 @@ def provenance(run: Run) -> dict[str, Any]:
 
 
 def verify(run: Run) -> dict[str, Any]:
-    """The parity ladder, then WER and speed of the shipped files, decoded from audio."""
+    """The parity ladder, WER and speed of the shipped files, decoded from audio; then the packs."""
     bundle = run.folder / "bundle"
     found = verify_and_measure(run, bundle, run.folder / "verify")
     if target := run.config.target:
@@ -288,7 +276,9 @@ def verify(run: Run) -> dict[str, Any]:
         other = verify_and_measure(run, run.folder / "bundles" / name, run.folder / "verify" / name)
         shown = {key: other[key] for key in ("wer", "rtf", "onnx_bytes")}
         chunks.append({"size_ms": chunk_ms, **shown})
-    return {**found, "chunks": chunks}
+    if chunks:
+        pack_again(run.folder / "bundles")
+    return {**found, "packed_bytes": pack_again(bundle), "chunks": chunks}
 
 
 def verify_and_measure(run: Run, bundle: Path, out: Path) -> dict[str, Any]:
@@ -301,6 +291,15 @@ def verify_and_measure(run: Run, bundle: Path, out: Path) -> dict[str, Any]:
     shown["chunk_ms"] = percentiles(measured["chunk_ms"])
     info = update_bundle(bundle, measured=shown)
     return {"parity": rows, "onnx_bytes": graph_bytes(bundle, info), **measured}
+
+
+def pack_again(folder: Path) -> int:
+    """Bytes of the pack beside the bundle, or bundles, in `folder`."""
+    pack = name_pack(folder)
+    pack.unlink(missing_ok=True)
+    packed = pack_bundles(folder, pack)
+    say(f"  packed for download: {packed / 1e6:.2f} MB, {pack}")
+    return packed
 
 
 def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
@@ -325,65 +324,12 @@ def measure_bundle(run: Run, bundle: Path) -> dict[str, Any]:
     }
 
 
-def percentiles(chunk_ms: Sequence[float]) -> dict[str, float]:
-    ordered = sorted(chunk_ms)
-    return {"p50": ordered[len(ordered) // 2], "p95": ordered[int(len(ordered) * 0.95)]}
-
-
 def report(run: Run) -> dict[str, Any]:
     """report.{html,json,md} from what the stages left."""
     chunk_ms = run.result("verify")["chunk_ms"]
     path = write_report(run.folder, build_report(run), read_curves(run), chunk_ms)
     say(f"wrote {path}")
     return {}
-
-
-def read_curves(run: Run) -> dict[str, list[dict[str, float]]]:
-    logs = {"student": "shrink", "without distillation": "compare", "with rounding": "quantize"}
-    curves = {name: read_log(run.folder / stage / "log.jsonl") for name, stage in logs.items()}
-    return {name: rows for name, rows in curves.items() if rows}
-
-
-def build_report(run: Run) -> dict[str, Any]:
-    """report.json, see docs; WER is a fraction with its 95 % interval."""
-    shrunk, verified, exported = run.result("shrink"), run.result("verify"), run.result("export")
-    weights = Path(run.config.teacher) / "model.safetensors"
-    seconds = {
-        name: json.loads((run.folder / name / "done.json").read_text())["seconds"]
-        for name, _ in STAGES
-        if (run.folder / name / "done.json").exists()
-    }
-    return {
-        "schema": 1,
-        "seed": run.config.recipe.seed,
-        "command": ["compress", *sys.argv[1:]],
-        "teacher": {
-            "parameters": run.teacher.num_parameters,
-            "bytes": weights.stat().st_size,
-            "wer": run.result("prepare")["teacher_wer"],
-        },
-        "student": {
-            "parameters": shrunk["parameters"],
-            "prunable_sparsity": shrunk["prunable_sparsity"],
-            "total_sparsity": shrunk["total_sparsity"],
-            "wer": shrunk["wer"],
-            "layers": exported["layers"],
-        },
-        "student_without_distillation": run.result("compare") if run.config.compare else None,
-        "bundle": {
-            "path": "bundle",
-            "onnx_bytes": exported["onnx_bytes"],
-            "packed_bytes": exported["packed_bytes"],
-            "wer": verified["wer"],
-            "rtf": verified["rtf"],
-            "chunk_ms": percentiles(verified["chunk_ms"]),
-            "load_ms": verified["load_ms"],
-            "peak_rss_mb": verified["peak_rss_mb"],
-        },
-        "chunks": verified["chunks"],
-        "parity": verified["parity"],
-        "seconds": seconds,
-    }
 
 
 STAGES: list[tuple[str, Callable[[Run], dict[str, Any]]]] = [

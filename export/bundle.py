@@ -12,13 +12,15 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import onnx
 
 from export.card import write_card
 from export.errors import ExportError
-from export.quantize import METHODS, Method, Ranges, calibrate, list_layers, quantize_graph
+from export.names import split_by_graph
+from export.precisions import quantize_bundle
+from export.quantize import Method, Ranges
 from export.targets import PRESETS, TARGETS
 from export.targets.exported import FILES
 from export.validate import validate_bundle
@@ -36,10 +38,6 @@ from streaming.bundle import (
 from streaming.features import FeatureSettings, FloatArray, preset_settings
 
 TOKENIZER_FILE = "bpe.model"
-# Names in torch's state dict: encoder.*, predictor.*, joiner.*; the encoder's graph has its prefix.
-PREFIXES = {"encoder": "", "decoder": "predictor.", "joiner": "joiner."}
-NETWORKS = {"encoder": "encoder", "predictor": "decoder", "joiner": "joiner"}
-Value = TypeVar("Value")
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "kaldi-native-fbank")
 
 
@@ -107,27 +105,10 @@ def write_bundle(
             measured=dict(measured or {}),
             provenance={**(provenance or {}), "libraries": library_versions()},
         )
-        info, found = _quantize(info, quantize, forms, calibration, learned, per_channel)
+        info, found = quantize_bundle(info, quantize, forms, calibration, learned, per_channel)
         info = dataclasses.replace(info, layers=merge_layers(found, layers))
         complete_bundle(info, part, card)
     return read_bundle(folder)
-
-
-def split_by_graph(
-    values: Mapping[str, Value], what: str = "block_rows"
-) -> dict[str, dict[str, Value]]:
-    """Paths in a transducer -> graph -> paths in its torch module.
-
-    {"joiner.output": 8} gives {"joiner": {"output": 8}}; the encoder's module has its prefix.
-    Raises ExportError for a path outside the three networks; `what` names them.
-    """
-    split: dict[str, dict[str, Value]] = {}
-    for path, value in values.items():
-        graph = NETWORKS.get(path.partition(".")[0])
-        if graph is None:
-            raise ExportError(f"{what} names {path!r}: paths begin with {', '.join(NETWORKS)}")
-        split.setdefault(graph, {})[path.removeprefix(PREFIXES[graph])] = value
-    return split
 
 
 def update_bundle(
@@ -192,75 +173,6 @@ def order_tokens(tokens: Sequence[str], blank_id: int) -> list[str]:
 def _write_tokens(tokens: Sequence[str], path: Path) -> None:
     lines = [f"{token} {index}\n" for index, token in enumerate(tokens)]
     path.write_text("".join(lines), encoding="utf-8")
-
-
-def _quantize(
-    info: BundleInfo,
-    method: Method,
-    forms: Mapping[str, str],
-    calibration: Sequence[FloatArray],
-    learned: Ranges,
-    per_channel: bool,
-) -> tuple[BundleInfo, list[dict[str, Any]]]:
-    """`info` of the fp32 graphs with another precision, and all layers as its files hold them."""
-    if method == "none":
-        return info, [layer for graph in FILES for layer in list_fp32(info, graph)]
-    if method == "qat":
-        return _add_learned(info, forms, learned, per_channel)
-    static = "static" in (METHODS[method], *forms.values())
-    return add_precision(
-        info, method, forms, calibrate(info, calibration) if static else {}, per_channel
-    )
-
-
-def _add_learned(
-    info: BundleInfo, forms: Mapping[str, str], learned: Ranges, per_channel: bool
-) -> tuple[BundleInfo, list[dict[str, Any]]]:
-    """Layers with a learned range become static, and say so."""
-    forms = {**dict.fromkeys(learned, "static"), **forms}
-    ranges = split_by_graph(learned, "learned ranges")
-    info, layers = add_precision(info, "qat", forms, ranges, per_channel)
-    for layer in layers:
-        if layer["form"] == "static":
-            layer["learned_range"] = list(learned[layer["name"]])
-    return info, layers
-
-
-def list_fp32(info: BundleInfo, graph: str) -> list[dict[str, Any]]:
-    """Layers of an fp32 graph, named as in torch's state dict."""
-    layers = list_layers(onnx.load(info.graph_path(graph, "fp32")))
-    return [{**layer, "name": PREFIXES[graph] + layer["name"]} for layer in layers]
-
-
-def add_precision(
-    info: BundleInfo,
-    method: Method,
-    forms: Mapping[str, str],
-    ranges: Mapping[str, Ranges],
-    per_channel: bool = True,
-) -> tuple[BundleInfo, list[dict[str, Any]]]:
-    """Writes the fp32 graphs of a folder beside them in other forms; returns `info` with that
-    precision, called `method`, as its default, and its layers.
-
-    forms: layer, named as in torch's state dict -> form. ranges: graph -> what calibrate() found.
-    """
-    folder = info.folder
-    assert folder is not None
-    names = {graph: f"{graph}.{method}.onnx" for graph in FILES}
-    by_graph = split_by_graph(forms, "forms")
-    layers: list[dict[str, Any]] = []
-    for graph, source in FILES.items():
-        found = quantize_graph(
-            folder / source,
-            folder / names[graph],
-            METHODS[method],
-            by_graph.get(graph, {}),
-            ranges.get(graph, {}),
-            per_channel,
-        )
-        layers += [{**layer, "name": PREFIXES[graph] + layer["name"]} for layer in found]
-    files = {**info.files, method: names}
-    return dataclasses.replace(info, files=files, default_precision=method), layers
 
 
 def merge_layers(

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from export.bundle import split_by_graph
 from export.errors import ExportError
+from export.names import split_by_graph
 from export.targets import TARGETS
 from export.torch_session import TorchSession
 from export.traces import Step

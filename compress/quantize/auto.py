@@ -20,7 +20,8 @@ from rich.table import Table
 
 from compress.difference import Sets, WerDifference, compare_texts, decode
 from compress.progress import console, progress_bar, say, track
-from export.bundle import PREFIXES, add_precision
+from export.names import NETWORK_OF, PREFIXES
+from export.precisions import add_precision
 from export.quantize import Method, Ranges, calibrate
 from export.quantize.candidates import Candidate, Choice, Measurements, list_choices
 from export.quantize.mixes import Mix, explain, list_mixes
@@ -31,7 +32,6 @@ from streaming.features import FloatArray
 
 PRECISION: Method = "auto"
 PROBED = 12  # utterances that every candidate hears; the ranges come from all that are given
-NETWORKS = {"encoder": "encoder", "decoder": "predictor", "joiner": "joiner"}
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def measure_networks(judge: Judge, choices: Sequence[Choice]) -> dict[str, list[
             for choice in choices
             for name in torch_names(choice)
         }
-        alone[NETWORKS[graph]] = found = judge.measure(forms)
-        say(f"  int8 in the {NETWORKS[graph]} alone: {show(found)}")
+        alone[NETWORK_OF[graph]] = found = judge.measure(forms)
+        say(f"  int8 in the {NETWORK_OF[graph]} alone: {show(found)}")
     return alone
 
 

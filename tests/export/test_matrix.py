@@ -16,8 +16,10 @@ import torch
 
 from compress.quantize.ranges import observe_inputs
 from export.agreement import token_agreement
-from export.bundle import add_precision, complete_bundle, split_by_graph, write_bundle
+from export.bundle import complete_bundle, write_bundle
 from export.convert import convert_bundle
+from export.names import split_by_graph
+from export.precisions import add_precision
 from export.quantize import METHODS, calibrate
 from export.targets import PRESETS
 from export.validate import validate_bundle

@@ -8,8 +8,9 @@ import itertools
 import numpy as np
 import pytest
 
-from export.bundle import add_precision, write_bundle
+from export.bundle import write_bundle
 from export.errors import ExportError
+from export.precisions import add_precision
 from export.quantize import calibrate
 from export.quantize.candidates import Candidate, Choice, Measurements, list_choices
 from export.quantize.mixes import explain, list_mixes, lower_hull
