@@ -2,11 +2,12 @@
 
     python bench/quantize.py [--quick] [--packs DIR] [--out DIR] [--steps 600]
 
-Two models, the built-in teacher and a student of a tenth of its size that is trained first, in
-fp32, int8, static, int4, qat (the student: its training ended with the rounding in it) and auto (a
-form for every layer). Words are judged on the test splits of the packs, decoded from audio by
-streaming/; times are ratios of rounds in which all variants take turns on one thread. Killed, it
-goes on where it stopped. Writes bench/results/quantize.{json,md,png}; --quick: quantize-quick.*.
+Three models, the built-in teacher, a student of a tenth of its size that is trained first, and the
+same with outliers, which int8 hurts, in fp32, int8, static, int4, qat (the student: its training
+ended with rounding) and auto (a form for every layer). Words are judged on the test splits of the
+packs, decoded from audio by streaming/; times are ratios of rounds in which all variants take turns
+on one thread. Killed, it goes on where it stopped. Writes bench/results/quantize.{json,md,png};
+--quick: quantize-quick.*.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 
 Row = dict[str, Any]
 COLOURS = {"fp32": "C7", "int8": "C0", "static": "C1", "int4": "C2", "qat": "C3", "auto": "C4"}
-MARKERS = ("o", "s")
+MARKERS = ("o", "s", "^")
 
 
 def to_markdown(words: Sequence[Row], costs: Sequence[Row]) -> str:

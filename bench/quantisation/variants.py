@@ -1,7 +1,8 @@
 """The models of the benchmark, each in every form, as bundles on disk.
 
-OUT/run/                     compress run --sparsity 0.9 --quantize qat on two real packs
-    MODEL/VARIANT/           the bundle of a model in a form; every one holds the fp32 graphs too
+    OUT/run/              compress run --sparsity 0.9 --quantize qat on two real packs
+    OUT/wounded/          its student with outliers (wound.py)
+    OUT/MODEL/VARIANT/    the bundle of a model in a form; every one holds the fp32 graphs too
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from pathlib import Path
 from compress.bundle import export_model
 from compress.cli_options import DEMO_TEACHER, build_run_config
 from compress.pipeline import run_pipeline
+from compress.quantize.files import RANGES_FILE
 from export.quantize import Method
+from quantisation.wound import make_wounded
 
 LEARNT = ("speech_commands", "digits_fsdd")  # packs that teacher and student know
 JUDGED = ("speech_commands", "digits_fsdd", "speechocean762", "librispeech_mini")
@@ -43,8 +46,8 @@ class Plan:
 
 
 def make_models(plan: Plan) -> dict[str, Path]:
-    """name -> model folder: the built-in teacher, and a student of a tenth of its size whose
-    training ended with the rounding in its forward pass."""
+    """name -> model folder: the built-in teacher; a student of a tenth of its size whose training
+    ended with rounding; and the student before that, with outliers in it."""
     config = build_run_config(
         DEMO_TEACHER,
         "run",
@@ -55,14 +58,18 @@ def make_models(plan: Plan) -> dict[str, Path]:
     )
     run = plan.out / "run"
     run_pipeline(config, run, resume=run.exists())
-    return {"teacher, 5.5 M": DEMO_TEACHER, "student, 0.55 M": run / "quantized"}
+    return {
+        "teacher, 5.5 M": DEMO_TEACHER,
+        "student, 0.55 M": run / "quantized",
+        "wounded, 0.55 M": make_wounded(run / "student", plan.out / "wounded"),
+    }
 
 
 def make_variants(plan: Plan, name: str, model: Path) -> dict[str, Path]:
     """variant -> bundle; a model whose training knew nothing of rounding has no qat."""
     bundles = {}
     for variant in VARIANTS:
-        if variant == "qat" and model == DEMO_TEACHER:
+        if variant == "qat" and not (model / RANGES_FILE).exists():
             continue
         bundles[variant] = plan.out / name.partition(",")[0] / variant
         if not bundles[variant].exists():
