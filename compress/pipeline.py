@@ -246,6 +246,7 @@ def describe_layers(info: BundleInfo) -> list[dict[str, Any]]:
     described = []
     for layer in info.layers:
         held = {key: layer[key] for key in ("name", "shape", "sparsity", "bits")}
+        held |= {"stored": layer.get("form", ""), "why": layer.get("why", "")}
         zeros = "zeros" if layer["name"] in idle else "dense"
         form = "blocks" if "block_rows" in layer else zeros
         described.append(held | {"pattern": layer.get("pattern", "dense"), "form": form})

@@ -1,8 +1,8 @@
 """The models of the benchmark, each in every form, as bundles on disk.
 
-    OUT/run/              compress run --sparsity 0.9 --quantize qat on two real packs
-    OUT/wounded/          its student with outliers (wound.py)
-    OUT/MODEL/VARIANT/    the bundle of a model in a form; every one holds the fp32 graphs too
+OUT/run/              compress run --sparsity 0.9 --quantize qat on two real packs
+OUT/wounded/          its student with outliers (wound.py)
+OUT/MODEL/VARIANT/    the bundle of a model in a form; every one holds the fp32 graphs too
 """
 
 from __future__ import annotations

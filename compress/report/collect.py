@@ -39,6 +39,7 @@ def build_report(run: Run) -> dict[str, Any]:
             "layers": exported["layers"],
         },
         "student_without_distillation": run.result("compare") if run.config.compare else None,
+        "student_with_rounding": run.result("quantize") if run.config.quantize == "qat" else None,
         "bundle": {
             "path": "bundle",
             "onnx_bytes": exported["onnx_bytes"],

@@ -28,6 +28,7 @@ from compress.report.quantities import (
 WIDTH = 4.8  # inches
 DOTS_PER_INCH = 200
 TEACHER, STUDENT, ALONE, BUNDLE = "#0072B2", "#E69F00", "#999999", "#009E73"
+ROUNDED = "#F0E442"
 LINE_COLOURS = (TEACHER, "#D55E00", "#CC79A7", STUDENT, "#56B4E9")
 INK, FAINT = "#222222", "#DDDDDD"
 STYLE: Any = {
@@ -54,6 +55,7 @@ MODELS = {
     "teacher": ("teacher", TEACHER),
     "student": ("student", STUDENT),
     "student_without_distillation": ("no distillation", ALONE),
+    "student_with_rounding": ("with rounding", ROUNDED),
     "bundle": ("bundle", BUNDLE),
 }
 

@@ -63,6 +63,8 @@ class Layer(BaseModel):
     sparsity: Number
     bits: int
     form: Literal["blocks", "zeros", "dense"]
+    stored: str = ""
+    why: str = ""
 
 
 class Student(BaseModel):
@@ -74,6 +76,8 @@ class Student(BaseModel):
 
 
 class StudentAlone(BaseModel):
+    """Another student of the same run."""
+
     wer: Rates
 
 
@@ -121,6 +125,7 @@ class Report(BaseModel):
     teacher: Teacher
     student: Student
     student_without_distillation: StudentAlone | None
+    student_with_rounding: StudentAlone | None = None
     bundle: Bundle
     chunks: list[ChunkSize] = []
     parity: list[Rung]

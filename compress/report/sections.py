@@ -87,7 +87,7 @@ def _warning(parity: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _word_errors(report: Report) -> list[Block]:
-    measured = {model: report[model]["wer"] for model in MODELS if report[model] is not None}
+    measured = {model: report[model]["wer"] for model in MODELS if report.get(model)}
     names = list(dict.fromkeys(name for rates in measured.values() for name in rates))
     if not names:
         return [Text("No set was decoded.")]
@@ -173,21 +173,36 @@ def list_chunks(report: Report) -> list[Block]:
 def list_layers(report: Report) -> list[Block]:
     """What became of every kind of layer, and the zeros that are no speed."""
     layers = report["student"].get("layers", [])
-    kinds: dict[tuple[str, str, str, int], list[Mapping[str, Any]]] = {}
+    kinds: dict[tuple[str, str, str, int, str], list[Mapping[str, Any]]] = {}
     for layer in layers:
         kind = ".".join(part for part in layer["name"].split(".") if not part.isdigit())
-        key = kind, layer["pattern"], layer["form"], layer["bits"]
+        key = kind, layer["pattern"], layer["form"], layer["bits"], layer.get("stored", "")
         kinds.setdefault(key, []).append(layer)
     rows = []
-    for (kind, pattern, form, bits), some in kinds.items():
+    for (kind, pattern, form, bits, stored), some in kinds.items():
         values = sum(math.prod(layer["shape"]) for layer in some)
         zeros = sum(math.prod(layer["shape"]) * (layer["sparsity"] or 0) for layer in some)
         share = format_share(zeros / values) if form != "dense" else "none"
-        rows.append([kind, str(len(some)), pattern, FORMS[form], share, str(bits)])
+        rows.append([kind, str(len(some)), pattern, FORMS[form], share, f"{bits} {stored}".strip()])
     if not rows:
         return []
-    head = ["layers", "number", "pattern", "in the bundle", "zeros", "bits"]
-    return [Table(head, rows), Text(_idle_zeros(layers))]
+    head = ["layers", "number", "pattern", "in the bundle", "zeros", "bits, form"]
+    return [Table(head, rows), *_wide_layers(layers), Text(_idle_zeros(layers))]
+
+
+def _wide_layers(layers: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """Why --quantize auto left layers in 16 or 32 bits."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for layer in layers:
+        if layer.get("why"):
+            reasons.setdefault((layer["stored"], layer["why"]), []).append(layer["name"])
+    if not reasons:
+        return []
+    rows = [
+        [names[0] + (f" and {len(names) - 1} more" if names[1:] else ""), stored, why]
+        for (stored, why), names in reasons.items()
+    ]
+    return [Table(["layers", "form", "why no narrower one"], rows)]
 
 
 FORMS = {
