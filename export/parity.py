@@ -6,7 +6,8 @@ Each stream carries its state over `num_chunks` chunks (traces.py); compared are
 the states after every chunk, the predictor and the joiner on the same inputs, and the tokens of the
 greedy search. Up to fp32 all must agree to 1e-4. Every other precision is another function: there
 the tokens count, of one stream alone, because the streams of a batch share the scale of their
-activations. Last, a stream that was set back to zero must go on as a new one does.
+activations; a model that sits on ties passes by the size of its errors. Last, a stream that was set
+back to zero must go on as a new one does.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ NUM_CHUNKS = 50
 # Broken quantisation leaves under 0.5. A student of 150 steps had 0.76 on these cut and joined
 # utterances, and fewer word errors than in fp32: what int8 costs is judged by WER (verify.py).
 MIN_INT8_AGREEMENT = 0.6
+# A student of 6 steps had 0.57: all its labels are ties. Its outputs differ by 1 to 2 % of their
+# deviations, as int8's do in any model; where an operator is wrong, they have little in common.
+CLOSE = 0.05
 STREAMS = (1, 3)
 EXACT = "fp32"
 Row = dict[str, Any]
@@ -146,7 +150,7 @@ def compare(one: Trace, other: Trace, tolerance: float | None, min_agreement: fl
     maximum = float(np.max(list(worst.values())))  # max() would lose a NaN
     if tolerance is None:
         first = _first_other_token(one, other)
-        passed = agreement >= min_agreement
+        passed = agreement >= min_agreement or is_close(one, together)
     else:
         bad = (
             i for e in errors.values() for i, chunk in enumerate(e) if not chunk.max() <= tolerance
@@ -164,6 +168,13 @@ def compare(one: Trace, other: Trace, tolerance: float | None, min_agreement: fl
         "first_divergent_chunk": first,
         "passed": bool(passed and np.isfinite(maximum)),
     }
+
+
+def is_close(one: Trace, errors: Mapping[str, FloatArray]) -> bool:
+    """Whether encoding, predictor and joiner are off by a small part of how much they vary."""
+    values = {"encoder_out": np.stack(one.chunks["encoder_out"]), **one.probes}
+    off = [float(errors[key].mean() / max(array.std(), 1e-9)) for key, array in values.items()]
+    return bool(np.max(off) <= CLOSE)
 
 
 def _first_other_token(one: Trace, other: Trace) -> int | None:

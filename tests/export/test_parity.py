@@ -14,9 +14,10 @@ from onnx import numpy_helper
 import export.divergence
 from export.divergence import first_divergent_node
 from export.errors import ExportError
-from export.parity import ladder
-from export.traces import join_utterances, lay_course, trace_chunks
+from export.parity import compare, ladder
+from export.traces import Trace, join_utterances, lay_course, trace_chunks
 from streaming.bundle import read_bundle, write_sha256sums
+from streaming.search import Token
 from streaming.session import Session, open_session
 from tests.export.conftest import KINDS
 
@@ -203,3 +204,23 @@ def test_only_stream_0_begins_anew(bundles, features):
         before[0][:, 1:], trace.chunks["next_state0"][course.reset - 1][:, 1:]
     )
     assert trace.chunks["next_state0"][course.reset - 1][:, 0].any(), "changed in place"
+
+
+@pytest.mark.parametrize(("noise", "passed"), [(0.01, True), (0.5, False)])
+def test_a_model_on_ties_passes_by_the_size_of_its_errors(noise, passed):
+    """Other tokens everywhere: rounding when the outputs are close, else a broken graph."""
+    rng = np.random.default_rng(0)
+
+    def shake(array):
+        return array + noise * rng.standard_normal(array.shape).astype(np.float32)
+
+    encoded = [rng.standard_normal((1, 4, 8)).astype(np.float32) for _ in range(3)]
+    probes = {
+        name: rng.standard_normal((6, 8)).astype(np.float32) for name in ("decoder_out", "logit")
+    }
+    one = Trace("a", {"encoder_out": encoded}, probes, [[Token(1, 0), Token(2, 3)]])
+    other = Trace("b", {"encoder_out": list(map(shake, encoded))}, {}, [[Token(3, 1)]])
+    other.probes = {name: shake(array) for name, array in probes.items()}
+    row = compare(one, other, None, 0.6)
+    assert row["token_agreement"] == 0
+    assert row["passed"] is passed
