@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # Of all sets. Ranges from twice as many others differ by 3 % in the median, 17 % at most (teacher).
 CALIBRATION_UTTERANCES = 36
-JUDGED_UTTERANCES = 300  # of each set, whose word errors auto counts
+JUDGED_UTTERANCES = 1000  # of each set, whose word errors auto counts
 MAX_WER_INCREASE = 0.3  # points, of auto
 
 

@@ -48,22 +48,22 @@ def show_rate(row: Row) -> str:
 
 def draw(words: Sequence[Row], costs: Sequence[Row], known: Sequence[str], path: Path) -> None:
     """WER pooled over the sets that the models know, against bytes and against time."""
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
-    axes = {"onnx_bytes": "kB of the three graphs", "rtf": "real-time factor, one thread"}
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    axes = {"onnx_bytes": "kB of the three graphs", "rtf": "ms of work for a second of audio"}
+    scales = {"onnx_bytes": 1e-3, "rtf": 1e3}
     models = list(dict.fromkeys(cost["model"] for cost in costs))
     for panel, (key, label) in zip(panels, axes.items(), strict=True):
         for cost in costs:
-            wer = pool(words, cost, known)
-            marker = MARKERS[models.index(cost["model"])]
-            x = cost[key] / 1000 if key == "onnx_bytes" else cost[key]
-            panel.plot(x, 100 * wer, marker, color=COLOURS[cost["variant"]], ms=7)
-            where = {"xytext": (4, 5), "textcoords": "offset points", "fontsize": 7}
-            panel.annotate(cost["variant"], (x, 100 * wer), **where)
+            marker, colour = MARKERS[models.index(cost["model"])], COLOURS[cost["variant"]]
+            wer = 100 * pool(words, cost, known)
+            panel.plot(scales[key] * cost[key], wer, marker, color=colour, ms=8, alpha=0.8)
         panel.set(xscale="log", xlabel=label, ylabel=f"WER %, {' and '.join(known)}")
         panel.grid(alpha=0.3, which="both")
     for model, marker in zip(models, MARKERS, strict=False):
         panels[0].plot([], [], marker, color="grey", label=model)
-    panels[0].legend(fontsize=8)
+    for variant, colour in COLOURS.items():
+        panels[0].plot([], [], "-", lw=6, color=colour, label=variant)
+    figure.legend(loc="outside upper center", ncols=len(MARKERS) + len(COLOURS), fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -7,6 +7,7 @@ OUT/MODEL/VARIANT/    the bundle of a model in a form; every one holds the fp32 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,10 +66,12 @@ def make_models(plan: Plan) -> dict[str, Path]:
     }
 
 
-def make_variants(plan: Plan, name: str, model: Path) -> dict[str, Path]:
+def make_variants(
+    plan: Plan, name: str, model: Path, only: Collection[str] = VARIANTS
+) -> dict[str, Path]:
     """variant -> bundle; a model whose training knew nothing of rounding has no qat."""
     bundles = {}
-    for variant in VARIANTS:
+    for variant in (variant for variant in VARIANTS if variant in only):
         if variant == "qat" and not (model / RANGES_FILE).exists():
             continue
         bundles[variant] = plan.out / name.partition(",")[0] / variant
