@@ -130,6 +130,7 @@ def test_a_model_that_does_not_stream_and_a_folder_that_exists(folder, tmp_path,
     assert "out exists: choose another --out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_writes_bundles_for_other_chunks(call, tmp_path):
     assert call("--out", "here", "--chunk-ms", "640") == 0
     run = tmp_path / "here"

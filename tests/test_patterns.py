@@ -27,7 +27,10 @@ PATTERNS = {
 }
 
 
-@pytest.mark.parametrize("pattern", ["block:16", "unstructured", "2:4", "layers", "small"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["block:16", "unstructured", pytest.param("2:4", marks=pytest.mark.slow), "layers", "small"],
+)
 def test_a_run_of_every_pattern(pattern, call, tmp_path, teacher):
     """Channel's is in test_pipeline.py."""
     sparsity = PATTERNS[pattern]

@@ -116,6 +116,7 @@ def test_finished_stages_are_not_repeated(call, tmp_path, capsys):
     assert (tmp_path / "here" / "shrink" / "done.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_same_seed_same_student(call, tmp_path):
     assert call("--out", "one", "--seed", "3") == 0
     assert call("--out", "two", "--seed", "3") == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from compress.bundle import calibration_speech
 from compress.cli import run_app
 from streaming import open_bundle
@@ -34,6 +36,7 @@ def test_unknown_method(teacher, tmp_path, capsys):
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_a_run_with_static(call, tmp_path):
     assert call("--out", "here", "--quantize", "static") == 0
     info = read_bundle(tmp_path / "here" / "bundle")
