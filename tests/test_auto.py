@@ -137,7 +137,7 @@ def test_speech_without_words_is_refused(speaking, features):
 
 def test_export_with_auto(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("COMPRESS_CACHE", str(cache))
-    monkeypatch.setattr("compress.bundle.JUDGED_UTTERANCES", 6)
+    monkeypatch.setattr("compress.bundle.JUDGED_UTTERANCES", 3)
     save_model(build_teacher(num_layers=1), tmp_path / "model", build_tokenizer(), {})
     options = ["--quantize", "auto", "--max-wer-increase", "0.5", "--out", str(tmp_path / "bundle")]
     assert run_app(["export", str(tmp_path / "model"), *options]) == 0

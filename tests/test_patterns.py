@@ -55,6 +55,7 @@ def test_a_run_of_every_pattern(pattern, call, tmp_path, teacher):
         )
 
 
+@pytest.mark.slow
 def test_mixed_patterns_by_module(call, tmp_path):
     mix = {"feed_forward": "channel", "attention": "block:8"}
     settings = RECIPE | {"mix": mix, "exclude": ["joiner"]}
@@ -68,6 +69,7 @@ def test_mixed_patterns_by_module(call, tmp_path):
     assert "joiner.output" not in student.config.sparse
 
 
+@pytest.mark.slow
 def test_a_guarded_run_puts_the_best_back(call, tmp_path, capsys):
     settings = RECIPE | {"guard": {"every": 1, "num_utterances": 4}}
     (tmp_path / "guarded.yaml").write_text(yaml.safe_dump(settings))

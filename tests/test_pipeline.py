@@ -30,7 +30,7 @@ def same_weights(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_run_writes_bundle_and_report(call, tmp_path, teacher):
+def test_run_writes_bundle_and_report(call, tmp_path, teacher, capsys):
     assert call("--out", "here", "--compare") == 0
     report = json.loads((tmp_path / "here" / "report.json").read_text())
     dense = load_model(teacher)[0].num_parameters
@@ -46,6 +46,18 @@ def test_run_writes_bundle_and_report(call, tmp_path, teacher):
     log = [json.loads(row) for row in (tmp_path / "here/shrink/log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == RECIPE["steps"]
     assert log[-1]["sparsity"] >= 0.5
+    check_that_finished_stages_are_not_repeated(call, tmp_path / "here", capsys)
+
+
+def check_that_finished_stages_are_not_repeated(call, folder, capsys):
+    before = (folder / "shrink" / "done.json").stat().st_mtime_ns
+    shutil.rmtree(folder / "verify")
+    capsys.readouterr()
+    assert call("--out", folder.name, "--compare", "--resume") == 0
+    told = capsys.readouterr().err
+    assert "shrink: done before" in told
+    assert "verify: done before" not in told
+    assert (folder / "shrink" / "done.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
@@ -102,18 +114,6 @@ def test_killed_in_every_stage_resumes_to_the_same_bundle(call, tmp_path, monkey
             tmp_path / run / "bundle" / f"{graph}.int8.onnx" for run in ("whole", "killed")
         )
         assert one.read_bytes() == other.read_bytes()
-
-
-def test_finished_stages_are_not_repeated(call, tmp_path, capsys):
-    assert call("--out", "here") == 0
-    before = (tmp_path / "here" / "shrink" / "done.json").stat().st_mtime_ns
-    shutil.rmtree(tmp_path / "here" / "verify")
-    capsys.readouterr()
-    assert call("--out", "here", "--resume") == 0
-    told = capsys.readouterr().err
-    assert "shrink: done before" in told
-    assert "verify: done before" not in told
-    assert (tmp_path / "here" / "shrink" / "done.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.slow

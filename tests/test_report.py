@@ -52,6 +52,8 @@ REPORT = {
                 "sparsity": sparsity,
                 "bits": 8,
                 "form": form,
+                "stored": "int8",
+                "why": "",
             }
             for number, (pattern, sparsity, form) in enumerate(
                 [("block:16", 0.9, "blocks"), ("2:4", 0.5, "zeros"), ("dense", 0.0, "dense")]
@@ -59,6 +61,7 @@ REPORT = {
         ],
     },
     "student_without_distillation": {"wer": {"synthetic/test": WORSE}},
+    "student_with_rounding": None,
     "bundle": {
         "path": "runs/x/bundle",
         "onnx_bytes": 800_000,
