@@ -110,6 +110,7 @@ def tokenizer():
     return build_tokenizer()
 
 
+@pytest.mark.slow
 def test_the_bundle_of_the_fitted_student_has_the_size(tokenizer):
     teacher = build_teacher(num_layers=1)
     fitted = fit_sparsity(teacher, tokenizer, Cut("channel"), Target(60_000))

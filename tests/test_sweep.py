@@ -198,6 +198,7 @@ def test_what_cannot_be_reached_is_named_before_anything_runs(call, runs, tmp_pa
     assert not (tmp_path / "here").exists()
 
 
+@pytest.mark.slow
 def test_two_real_levels(call, tmp_path):
     assert call("--sparsity", "0.3,0.5", "--pattern", "channel") == 0
     here = tmp_path / "here"
