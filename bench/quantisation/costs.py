@@ -43,10 +43,8 @@ def measure_words(model: str, bundles: Mapping[str, Path], sets: Sets) -> list[R
         first = read_bundle(next(iter(bundles.values())))
         exact = decode(first, EXACT, utterances)
         for variant, heard in [(EXACT, exact), *decode_all(bundles, utterances)]:
-            rate, difference = (
-                word_error_rate(said, heard),
-                compare_texts(name, variant, said, exact, heard),
-            )
+            rate = word_error_rate(said, heard)
+            difference = compare_texts(name, variant, said, exact, heard)
             relative = difference.difference / max(difference.wer_fp32, 1e-9)
             rows.append(
                 {"model": model, "data": name, "variant": variant}
