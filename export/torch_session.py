@@ -36,6 +36,9 @@ class Runner(Protocol):
 
     def join(self, encoded: FloatArray, predicted: FloatArray) -> FloatArray: ...
 
+    @property
+    def joins_rows_alone(self) -> bool: ...
+
 
 class TorchSession:
     """Encoder, predictor and joiner in torch, in the form that the bundle's target gives them.
@@ -55,6 +58,7 @@ class TorchSession:
         self.empty_memory = session.empty_memory
         self.predict = session.predict
         self.join = session.join
+        self.joins_rows_alone = True
 
     @torch.no_grad()
     def _run(self, graph: str, inputs: Sequence[Array]) -> list[Array]:

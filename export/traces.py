@@ -10,7 +10,7 @@ others go on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +19,7 @@ from export.errors import ExportError
 from export.torch_session import Runner, TorchSession
 from streaming.bundle import TOKENS_FILE
 from streaming.features import FloatArray
-from streaming.search import Token, greedy_search, initial_search, silent_tokens
+from streaming.search import GreedySearch, Token, silent_tokens
 from streaming.session import Session, State
 from streaming.tokens import read_tokens
 
@@ -159,15 +159,15 @@ def search(session: Runner, chunks: Sequence[FloatArray], reset: int) -> list[li
     assert info.folder is not None
     symbols = read_tokens(info.folder / TOKENS_FILE, info.vocab_size, info.blank_id)
     blanks = silent_tokens(info, symbols)
-    runner = cast(Session, session)
-    states = [initial_search(runner) for _ in range(len(chunks[0]))]
+    greedy = GreedySearch(cast(Session, session), blanks, info.max_symbols_per_frame)
+    states = [greedy.start() for _ in range(len(chunks[0]))]
     tokens: list[list[Token]] = [[] for _ in states]
     size = chunks[0].shape[1]
     for index, encoded in enumerate(chunks):
         if index and index == reset:
-            states[0] = initial_search(runner)
-        found, states = greedy_search(runner, encoded, states, info.max_symbols_per_frame, blanks)
+            states[0] = greedy.start()
+        found, states = greedy.advance(encoded, states)
         for n, (stream, new) in enumerate(zip(tokens, found, strict=True)):
             late = reset * size if n == 0 and index >= reset else 0
-            stream.extend(Token(token.index, token.frame + late) for token in new)
+            stream.extend(replace(token, frame=token.frame + late) for token in new)
     return tokens

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from streaming.bundle import read_bundle
 from streaming.errors import InputError
-from streaming.recognizer import Recognizer, Result, Stream
+from streaming.recognizer import Recognizer
+from streaming.result import Result
+from streaming.stream import Stream
 
 __all__ = ["InputError", "Recognizer", "Result", "Stream", "open_bundle"]
 

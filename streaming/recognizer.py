@@ -10,101 +10,18 @@ How the audio is cut changes nothing in the result.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from streaming.audio import check_samples
 from streaming.bundle import TOKENS_FILE, BundleInfo
 from streaming.endpoint import DEFAULT_RULES, EndpointRule, is_endpoint
-from streaming.errors import AudioError, InputError
-from streaming.features import FeatureStream
-from streaming.resample import Resampler
-from streaming.search import GreedyState, Token, greedy_search, initial_search, silent_tokens
+from streaming.errors import InputError
+from streaming.result import Result
+from streaming.search import GreedySearch, Search, silent_tokens
 from streaming.session import open_session
+from streaming.stream import Stream
 from streaming.tokens import UNKNOWN, pieces_to_text, read_tokens
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was heard since the stream began or was last reset.
-
-    tokens: pieces; timestamps: seconds from start_seconds to the frame that emitted each;
-    seconds: how much sound was decoded; start_seconds: where in the stream this segment starts.
-    """
-
-    text: str
-    tokens: list[str]
-    timestamps: list[float]
-    seconds: float
-    start_seconds: float = 0.0
-    segment: int = 0
-
-
-class Stream:
-    """One speaker's audio and all that is carried for it; made by Recognizer.create_stream()."""
-
-    def __init__(self, recognizer: "Recognizer") -> None:
-        session = recognizer.session
-        self.features = FeatureStream(recognizer.info.features)
-        self.state = session.initial_state()
-        self.search = initial_search(session)
-        self.tokens: list[Token] = []
-        self.start_frame = 0  # encoder frames before this segment
-        self.segment = 0
-        self._recognizer = recognizer
-        self._sample_rate: int | None = None
-        self._resampler: Resampler | None = None
-        self._finished = False
-
-    def accept_waveform(self, sample_rate: int, samples: npt.ArrayLike) -> None:
-        """Takes float (num_samples,) or (num_samples, channels) in [-1, 1], at any one rate.
-
-        Only stores them: decode with Recognizer.decode_stream while Recognizer.is_ready.
-        Raises AudioError for samples that are not finite, and when the rate changes.
-        """
-        if self._finished:
-            raise InputError("the stream's input is finished: create another stream")
-        samples = check_samples(samples)
-        if self._resampler is None:
-            self._resampler = Resampler(sample_rate, self.features.settings.sample_rate)
-            self._sample_rate = sample_rate
-        if sample_rate != self._sample_rate:
-            raise AudioError(
-                f"the stream began at {self._sample_rate} Hz and now gets {sample_rate} Hz: "
-                "create a stream for each rate"
-            )
-        self.features.accept(self._resampler.accept(samples))
-
-    def input_finished(self) -> None:
-        """Ends the audio: appends as much silence as brings the last word out.
-
-        All frames of the audio plus tail_frames are decoded, rounded up to whole chunks.
-        """
-        if self._finished:
-            return
-        self._finished = True
-        if self._resampler is not None:
-            self.features.accept(self._resampler.finish())
-        num_samples = self.features.num_samples
-        if num_samples == 0:
-            return
-        info, settings = self._recognizer.info, self.features.settings
-        num_frames = settings.num_frames(num_samples) + info.tail_frames
-        num_chunks = -(-num_frames // info.chunk_frames)
-        padded = settings.num_samples(num_chunks * info.chunk_frames)
-        self.features.accept(np.zeros(max(0, padded - num_samples), dtype=np.float32))
-
-    def accept(self, samples: npt.ArrayLike, sample_rate: int | None = None) -> str:
-        """Takes samples (at the model's own rate when none is given); returns the text so far."""
-        self.accept_waveform(sample_rate or self.features.settings.sample_rate, samples)
-        return self._recognizer.decode_ready(self)
-
-    def finish(self) -> str:
-        """Ends the audio; returns the whole text."""
-        self.input_finished()
-        return self._recognizer.decode_ready(self)
 
 
 class Recognizer:
@@ -126,9 +43,12 @@ class Recognizer:
         self.info = info
         self.symbols = read_tokens(info.folder / TOKENS_FILE, info.vocab_size, info.blank_id)
         self.session = open_session(info, precision, num_threads)
-        self.max_symbols = max_symbols_per_frame or info.max_symbols_per_frame
+        self.search: Search = GreedySearch(
+            self.session,
+            silent_tokens(info, self.symbols),
+            max_symbols_per_frame or info.max_symbols_per_frame,
+        )
         self.endpoint_rules = endpoint_rules
-        self._blanks = silent_tokens(info, self.symbols)
         self._hidden = {i for i, symbol in enumerate(self.symbols) if symbol == UNKNOWN}
 
     def create_stream(self) -> Stream:
@@ -161,9 +81,7 @@ class Recognizer:
             batch, tuple(np.concatenate(parts, axis=1) for parts in states)
         )
         searches = [stream.search for stream in streams]
-        tokens, searches = greedy_search(
-            self.session, encoded, searches, self.max_symbols, self._blanks
-        )
+        tokens, searches = self.search.advance(encoded, searches)
         for n, stream in enumerate(streams):
             stream.state = tuple(part[:, n : n + 1] for part in state)
             stream.tokens.extend(t for t in tokens[n] if t.index not in self._hidden)
@@ -208,9 +126,9 @@ class Recognizer:
         if self.session.reset_forgets:
             stream.state = self.session.initial_state()
         if stream.tokens and not self.session.reset_forgets:
-            stream.search = GreedyState(stream.search.memory, stream.search.predicted)
+            stream.search = self.search.resume(stream.search)
         else:
-            stream.search = initial_search(self.session)
+            stream.search = self.search.start()
         stream.tokens = []
 
     def transcribe(

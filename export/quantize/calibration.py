@@ -19,7 +19,7 @@ from export.quantize.job import Ranges
 from export.quantize.layers import find_inputs
 from streaming.bundle import GRAPHS, TOKENS_FILE, BundleInfo
 from streaming.features import SILENCE, FloatArray
-from streaming.search import greedy_search, initial_search, silent_tokens
+from streaming.search import GreedySearch, silent_tokens
 from streaming.session import SESSIONS, Array, Graphs, Session
 from streaming.tokens import read_tokens
 
@@ -47,12 +47,12 @@ def listen(session: Session, utterances: Sequence[FloatArray]) -> None:
     info = session.info
     assert info.folder is not None
     symbols = read_tokens(info.folder / TOKENS_FILE, info.vocab_size, info.blank_id)
-    silent, most = silent_tokens(info, symbols), info.max_symbols_per_frame
+    greedy = GreedySearch(session, silent_tokens(info, symbols), info.max_symbols_per_frame)
     for utterance in utterances:
-        state, search = session.initial_state(), initial_search(session)
+        state, search = session.initial_state(), greedy.start()
         for chunk in cut_chunks(utterance, info.chunk_frames, info.tail_frames):
             encoded, state = session.encode(chunk[None], state)
-            _, (search,) = greedy_search(session, encoded, [search], most, silent)
+            _, (search,) = greedy.advance(encoded, [search])
 
 
 def cut_chunks(utterance: FloatArray, size: int, tail: int) -> list[FloatArray]:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from export.quantize.job import Job
+from export.quantize.known_range import fix_known_ranges
 from export.sparse_graph import find_block_layers
 from export.sparse_int8 import quantize_blocks
 
@@ -27,6 +28,7 @@ def write_int8(model: ir.Model, job: Job) -> ir.Model:
     model = _quantize_with_onnxruntime(ir.to_proto(model), job, alone)
     others = {w.name or "" for b in blocks for w in b.weights} - job.weights.keys()
     quantize_blocks(model, job.per_channel, others)
+    fix_known_ranges(model.graph)
     return model
 
 

@@ -2,7 +2,8 @@
 
     form    file        a weight is                          its input is
     fp32                32 bits                              32 bits
-    int8    dynamic.py  8 bits, a scale for each output row  8 bits, range found in every call
+    int8    dynamic.py  8 bits, a scale for each output row  8 bits, range found in every call,
+                                                             but for a tanh's, which is known
     static  static.py   8 bits, a scale for each output row  8 bits, range known before
     int4    int4.py     4 bits, a scale for 32 or 128 of it  8 bits, inside onnxruntime's kernel
     half    half.py     float16, widened on loading          32 bits

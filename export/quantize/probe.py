@@ -32,6 +32,8 @@ Indices = npt.NDArray[np.int64]
 class Recorder:
     """A session that remembers what it was asked and what it answered, one stream at a time."""
 
+    joins_rows_alone = False  # so that a search asks for each frame that it needs, and no other
+
     def __init__(self, session: Session) -> None:
         self.info = session.info
         self.initial_state = session.initial_state

@@ -1,0 +1,145 @@
+"""Greedy transducer search that asks the joiner about all that is left of a chunk at once.
+
+Letters: N streams, T' encoder frames, J joiner width, V tokens incl. blank, R rows of a call.
+
+    until no stream emits:  best = argmax joiner(the frames that are left, predicted)
+                            the first frame whose best is no blank emits; predict from its token
+
+Between two emissions the predictor's answer does not change, so these are the tokens of the loop
+over frames (tests/reference/frames.py), with 1 + emissions calls of the joiner instead of T'. The
+idea is "label looping" of 2406.06220, which batches utterances; here a chunk is the batch.
+
+sherpa-onnx's greedy search is the case max_symbols = 1 of target sherpa_lstm, <unk> counting as
+blank there as here, and max_symbols = 10 of target sherpa_nemo, where <unk> is a label, though
+no result shows it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from streaming.features import FloatArray
+from streaming.search.token import Token, log_softmax_at
+from streaming.session import Memory, Session
+
+
+@dataclass(frozen=True)
+class GreedyState:
+    """What the search carries from chunk to chunk; greedy tokens are certain, none is pending.
+
+    memory: what the predictor remembers, arrays without the axis of the streams: the last labels
+    (context_size,), or h and c of an LSTM (L, P). predicted (J,): its answer to the last label.
+    """
+
+    memory: Memory
+    predicted: FloatArray
+    num_frames: int = 0
+    num_trailing_blanks: int = 0
+
+    @property
+    def pending(self) -> tuple[Token, ...]:
+        return ()
+
+
+class Cursor:
+    """Where one stream is in the chunk: the frame that is asked about next, and what came out."""
+
+    def __init__(self, state: GreedyState) -> None:
+        self.memory, self.predicted = state.memory, state.predicted
+        self.first_frame = state.num_frames
+        self.frame = 0
+        self.num_symbols = 0  # emitted at this frame
+        self.tokens: list[Token] = []
+
+    def move_to(self, frame: int) -> None:
+        if frame != self.frame:
+            self.frame, self.num_symbols = frame, 0
+
+    def emit(self, index: int, log_prob: float, max_symbols: int) -> None:
+        self.tokens.append(Token(index, self.first_frame + self.frame, log_prob))
+        self.num_symbols += 1
+        if self.num_symbols == max_symbols:
+            self.move_to(self.frame + 1)
+
+    def close(self, state: GreedyState, num_frames: int) -> GreedyState:
+        """The state after the chunk."""
+        total = self.first_frame + num_frames
+        trailing = state.num_trailing_blanks + num_frames
+        if self.tokens:
+            trailing = total - self.tokens[-1].frame - 1
+        return GreedyState(self.memory, self.predicted, total, trailing)
+
+
+class GreedySearch:
+    """The best token of every frame.
+
+    blanks: the ids that emit nothing, see silent_tokens(). max_symbols: most tokens of a frame.
+    """
+
+    def __init__(self, session: Session, blanks: Iterable[int], max_symbols: int) -> None:
+        self.session = session
+        self.max_symbols = max_symbols
+        self._silent = np.zeros(session.info.vocab_size, dtype=bool)
+        self._silent[list(blanks)] = True
+
+    def start(self) -> GreedyState:
+        """The state before the first frame: the predictor has heard blank."""
+        blank = np.array([self.session.info.blank_id], dtype=np.int64)
+        predicted, memory = self.session.predict(blank, self.session.empty_memory())
+        return GreedyState(tuple(part[0] for part in memory), predicted[0])
+
+    def resume(self, state: GreedyState) -> GreedyState:
+        """The state of the next segment: it counts from zero, and the last labels stay known."""
+        return replace(state, num_frames=0, num_trailing_blanks=0)
+
+    def advance(
+        self, encoded: FloatArray, states: Sequence[GreedyState]
+    ) -> tuple[list[list[Token]], list[GreedyState]]:
+        """Searches encoded (N, T', J); returns the new tokens and the next state of each stream."""
+        num_frames = encoded.shape[1]
+        cursors = [Cursor(state) for state in states]
+        while active := [n for n, cursor in enumerate(cursors) if cursor.frame < num_frames]:
+            labels = self._emit(encoded, cursors, active)
+            if labels:
+                self._predict([cursors[n] for n in labels], list(labels.values()))
+        pairs = zip(cursors, states, strict=True)
+        return [c.tokens for c in cursors], [c.close(state, num_frames) for c, state in pairs]
+
+    def _emit(
+        self, encoded: FloatArray, cursors: Sequence[Cursor], active: Sequence[int]
+    ) -> dict[int, int]:
+        """Moves each cursor to the first label in the frames it asks about, or behind them.
+
+        Returns stream -> label.
+        """
+        stop = None if self.session.joins_rows_alone else 1
+        parts = [encoded[n, cursors[n].frame :][:stop] for n in active]
+        logits = self._join(parts, [cursors[n].predicted for n in active])
+        best = logits.argmax(axis=1)
+        speaks = ~self._silent[best]
+        labels, start = {}, 0
+        for n, part in zip(active, parts, strict=True):
+            cursor, end = cursors[n], start + len(part)
+            row = start + int(speaks[start:end].argmax())
+            if speaks[row]:
+                labels[n] = int(best[row])
+                cursor.move_to(cursor.frame + row - start)
+                cursor.emit(labels[n], log_softmax_at(logits[row], labels[n]), self.max_symbols)
+            else:
+                cursor.move_to(cursor.frame + len(part))
+            start = end
+        return labels
+
+    def _join(self, parts: list[FloatArray], predicted: list[FloatArray]) -> FloatArray:
+        """Frames (.., J) of each stream with its prediction (J,) -> logits (R, V)."""
+        frames = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        rows = np.repeat(np.stack(predicted), [len(part) for part in parts], axis=0)
+        return self.session.join(frames, rows)
+
+    def _predict(self, cursors: list[Cursor], labels: list[int]) -> None:
+        memory = tuple(map(np.stack, zip(*(c.memory for c in cursors), strict=True)))
+        predicted, after = self.session.predict(np.array(labels, dtype=np.int64), memory)
+        for n, cursor in enumerate(cursors):
+            cursor.predicted = predicted[n]
+            cursor.memory = tuple(part[n] for part in after)

@@ -1,0 +1,80 @@
+"""One speaker's audio, and all that is carried for it from chunk to chunk."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from streaming.audio import check_samples
+from streaming.errors import AudioError, InputError
+from streaming.features import FeatureStream
+from streaming.resample import Resampler
+from streaming.search import SearchState, Token
+
+if TYPE_CHECKING:
+    from streaming.recognizer import Recognizer
+
+
+class Stream:
+    """One speaker's audio and all that is carried for it; made by Recognizer.create_stream()."""
+
+    def __init__(self, recognizer: "Recognizer") -> None:
+        session = recognizer.session
+        self.features = FeatureStream(recognizer.info.features)
+        self.state = session.initial_state()
+        self.search: SearchState = recognizer.search.start()
+        self.tokens: list[Token] = []
+        self.start_frame = 0  # encoder frames before this segment
+        self.segment = 0
+        self._recognizer = recognizer
+        self._sample_rate: int | None = None
+        self._resampler: Resampler | None = None
+        self._finished = False
+
+    def accept_waveform(self, sample_rate: int, samples: npt.ArrayLike) -> None:
+        """Takes float (num_samples,) or (num_samples, channels) in [-1, 1], at any one rate.
+
+        Only stores them: decode with Recognizer.decode_stream while Recognizer.is_ready.
+        Raises AudioError for samples that are not finite, and when the rate changes.
+        """
+        if self._finished:
+            raise InputError("the stream's input is finished: create another stream")
+        samples = check_samples(samples)
+        if self._resampler is None:
+            self._resampler = Resampler(sample_rate, self.features.settings.sample_rate)
+            self._sample_rate = sample_rate
+        if sample_rate != self._sample_rate:
+            raise AudioError(
+                f"the stream began at {self._sample_rate} Hz and now gets {sample_rate} Hz: "
+                "create a stream for each rate"
+            )
+        self.features.accept(self._resampler.accept(samples))
+
+    def input_finished(self) -> None:
+        """Ends the audio: appends as much silence as brings the last word out.
+
+        All frames of the audio plus tail_frames are decoded, rounded up to whole chunks.
+        """
+        if self._finished:
+            return
+        self._finished = True
+        if self._resampler is not None:
+            self.features.accept(self._resampler.finish())
+        num_samples = self.features.num_samples
+        if num_samples == 0:
+            return
+        info, settings = self._recognizer.info, self.features.settings
+        num_frames = settings.num_frames(num_samples) + info.tail_frames
+        num_chunks = -(-num_frames // info.chunk_frames)
+        padded = settings.num_samples(num_chunks * info.chunk_frames)
+        self.features.accept(np.zeros(max(0, padded - num_samples), dtype=np.float32))
+
+    def accept(self, samples: npt.ArrayLike, sample_rate: int | None = None) -> str:
+        """Takes samples (at the model's own rate when none is given); returns the text so far."""
+        self.accept_waveform(sample_rate or self.features.settings.sample_rate, samples)
+        return self._recognizer.decode_ready(self)
+
+    def finish(self) -> str:
+        """Ends the audio; returns the whole text."""
+        self.input_finished()
+        return self._recognizer.decode_ready(self)
