@@ -125,7 +125,8 @@ def preset_settings(preset: str, num_mel_bins: int = 80) -> FeatureSettings:
 class FeatureStream:
     """Features of a signal that arrives in pieces; how it was cut changes no bit of them.
 
-    read() hands out each frame once and forgets it, so memory does not grow with the stream.
+    read() hands out each frame once and forgets it, so memory does not grow with the stream. The
+    samples that frames to come need are kept: restore() goes on from them.
     """
 
     def __init__(self, settings: FeatureSettings) -> None:
@@ -133,7 +134,9 @@ class FeatureStream:
         self.num_samples = 0
         self.num_read = 0
         self.finished = False
+        self._kept = np.zeros(0, dtype=np.float32)  # the samples from _first_kept on
         self._fbank = knf.OnlineFbank(settings.build_options())
+        self._num_left_out = 0  # frames before the first of _fbank
 
     def accept(self, samples: FloatArray) -> None:
         """Takes (num_samples,) float32 in [-1, 1] at the settings' rate; may be empty."""
@@ -141,6 +144,7 @@ class FeatureStream:
         if len(samples) == 0:
             return
         self.num_samples += len(samples)
+        self._kept = np.concatenate([self._kept, samples])
         self._fbank.accept_waveform(self.settings.sample_rate, samples)
 
     def finish(self) -> None:
@@ -154,18 +158,55 @@ class FeatureStream:
     @property
     def num_ready(self) -> int:
         """Frames that can be read now."""
-        return int(self._fbank.num_frames_ready) - self.num_read
+        return self._num_left_out + int(self._fbank.num_frames_ready) - self.num_read
 
     def read(self, num_frames: int) -> FloatArray | None:
         """The next (num_frames, F) float32, or None while fewer are ready."""
         if num_frames > self.num_ready:
             return None
         frames = np.empty((num_frames, self.settings.num_mel_bins), dtype=np.float32)
+        first = self.num_read - self._num_left_out
         for index in range(num_frames):
-            frames[index] = self._fbank.get_frame(self.num_read + index)
+            frames[index] = self._fbank.get_frame(first + index)
         self._fbank.pop(num_frames)
+        before = self._first_kept
         self.num_read += num_frames
+        self._kept = self._kept[self._first_kept - before :]
         return frames
+
+    @property
+    def _first_kept(self) -> int:
+        """The first sample of the frame before the next one.
+
+        A signal that begins there has the same frames from its second on: only the first frame of
+        a signal mirrors its edge.
+        """
+        return max(0, self.num_read - 1) * self.settings.shift_samples
+
+    def save(self) -> dict[str, Any]:
+        """What restore() needs, as plain values."""
+        names = ("num_samples", "num_read", "finished")
+        return {name: getattr(self, name) for name in names} | {"kept": self._kept}
+
+    @classmethod
+    def restore(cls, settings: FeatureSettings, saved: dict[str, Any]) -> "FeatureStream":
+        """A stream that goes on where another was saved. Raises ValueError if that cannot be."""
+        stream = cls(settings)
+        stream.num_samples, stream.num_read = int(saved["num_samples"]), int(saved["num_read"])
+        stream.finished, kept = bool(saved["finished"]), np.asarray(saved["kept"])
+        whole = len(kept) == stream.num_samples - stream._first_kept and stream.num_read >= 0
+        if not whole or kept.dtype != np.float32 or kept.ndim != 1 or not np.isfinite(kept).all():
+            raise ValueError("samples are missing")
+        stream._kept = np.ascontiguousarray(kept)
+        stream._num_left_out = max(0, stream.num_read - 1)
+        if len(kept):
+            stream._fbank.accept_waveform(settings.sample_rate, stream._kept)
+        if stream.finished and stream.num_samples:
+            stream._fbank.input_finished()
+        if stream.num_ready < 0:
+            raise ValueError("frames are missing")
+        stream._fbank.pop(min(1, stream.num_read))
+        return stream
 
 
 def compute_features(

@@ -10,13 +10,16 @@ How the audio is cut changes nothing in the result.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from streaming.bundle import TOKENS_FILE, BundleInfo
+from streaming.bundle import SUMS_FILE, TOKENS_FILE, BundleInfo, hash_file
 from streaming.endpoint import DEFAULT_RULES, EndpointRule, is_endpoint
 from streaming.errors import InputError
+from streaming.features import FloatArray
+from streaming.paused import read_values
 from streaming.result import Result
 from streaming.search import GreedySearch, Search, silent_tokens
 from streaming.session import open_session
@@ -51,8 +54,45 @@ class Recognizer:
         self.endpoint_rules = endpoint_rules
         self._hidden = {i for i, symbol in enumerate(self.symbols) if symbol == UNKNOWN}
 
+    @cached_property
+    def identity(self) -> str:
+        """What two recognisers have in common when a stream of one can go on in the other."""
+        assert self.info.folder is not None
+        files = hash_file(self.info.folder / SUMS_FILE)
+        return f"{files} {self.session.precision}"
+
     def create_stream(self) -> Stream:
         return Stream(self)
+
+    def resume_stream(self, paused: bytes) -> Stream:
+        """The stream that Stream.pause() was called on, here or on another machine.
+
+        Raises InputError for other bytes, and for a stream of another bundle.
+        """
+        try:
+            values = read_values(paused)
+            stream = Stream.restore(self, values)
+            if values["recognizer"] != self.identity or not self._fits(stream):
+                raise ValueError("of another recogniser")
+        except Exception:  # bytes that were tampered with may bring about any of them
+            raise InputError(
+                "not a stream of this recogniser: give what Stream.pause() returned, with the "
+                "bundle, the precision and the search that it had"
+            ) from None
+        return stream
+
+    def _fits(self, stream: Stream) -> bool:
+        """Tries the stream's states on a chunk; raises whatever they bring about."""
+        state = [(part.shape, part.dtype) for part in stream.state]
+        fits = state == [(part.shape, part.dtype) for part in self.session.initial_state()]
+        fits = fits and all(0 <= token.index < len(self.symbols) for token in stream.tokens)
+        if fits and type(stream.search) is type(self.search.start()):
+            chunk = np.zeros((1, self.info.chunk_frames, self.info.features.num_mel_bins))
+            encoded, _ = self.session.encode(chunk.astype(np.float32), stream.state)
+            self.search.advance(encoded, [stream.search])
+            self.get_result_all(stream)
+            return True
+        return False
 
     def is_ready(self, stream: Stream) -> bool:
         """True when a whole chunk of features waits to be decoded."""
@@ -74,18 +114,29 @@ class Recognizer:
             raise InputError("a stream has no whole chunk yet: call is_ready() before decoding")
         if not streams:
             return
+        encoded = self._encode(streams)
+        tokens, searches = self.search.advance(encoded, [stream.search for stream in streams])
+        for stream, found, search in zip(streams, tokens, searches, strict=True):
+            stream.tokens.extend(token for token in found if token.index not in self._hidden)
+            stream.search = search
+
+    def _encode(self, streams: Sequence[Stream]) -> FloatArray:
+        """Takes a chunk of each stream; returns encoded (N, T', J) and leaves the states behind.
+
+        A stream alone hands its state over as it is: copies of it took 5 to 8 % of a chunk.
+        """
         chunks = [stream.features.read(self.info.chunk_frames) for stream in streams]
-        states = zip(*(stream.state for stream in streams), strict=True)
         batch = np.stack([chunk for chunk in chunks if chunk is not None])
+        if len(streams) == 1:
+            encoded, streams[0].state = self.session.encode(batch, streams[0].state)
+            return encoded
+        states = zip(*(stream.state for stream in streams), strict=True)
         encoded, state = self.session.encode(
             batch, tuple(np.concatenate(parts, axis=1) for parts in states)
         )
-        searches = [stream.search for stream in streams]
-        tokens, searches = self.search.advance(encoded, searches)
         for n, stream in enumerate(streams):
-            stream.state = tuple(part[:, n : n + 1] for part in state)
-            stream.tokens.extend(t for t in tokens[n] if t.index not in self._hidden)
-            stream.search = searches[n]
+            stream.state = tuple(part[:, n : n + 1].copy() for part in state)
+        return encoded
 
     def decode_ready(self, stream: Stream) -> str:
         """Decodes every chunk that is ready; returns the text so far."""

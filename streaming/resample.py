@@ -10,6 +10,7 @@ in the same order however the signal was cut, so they are the same to the bit.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +65,30 @@ class Resampler:
         self.finished = True
         self._pending = np.concatenate([self._pending, np.zeros(self._half, dtype=np.float32)])
         return self._compute(-(-self.num_accepted * self.up // self.down))
+
+    def save(self) -> dict[str, Any]:
+        """What restore() needs, as plain values."""
+        names = ("num_accepted", "num_returned", "finished", "_start", "_pending")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def restore(cls, input_rate: int, output_rate: int, saved: dict[str, Any]) -> "Resampler":
+        """A resampler that goes on where another was saved. Raises ValueError if it cannot."""
+        resampler = cls(input_rate, output_rate)
+        pending = np.asarray(saved["_pending"])
+        if pending.dtype != np.float32 or pending.ndim != 1 or not np.isfinite(pending).all():
+            raise ValueError("samples are missing")
+        resampler._pending = pending
+        resampler.num_accepted = int(saved["num_accepted"])
+        resampler.num_returned = int(saved["num_returned"])
+        resampler._start = int(saved["_start"])
+        resampler.finished = bool(saved["finished"])
+        behind = resampler._half if resampler.finished and resampler.up != resampler.down else 0
+        if resampler.up != resampler.down and (
+            resampler._start + len(pending) != resampler.num_accepted + behind
+        ):
+            raise ValueError("samples are missing")
+        return resampler
 
     def _compute(self, stop: int) -> FloatArray:
         """Outputs num_returned..stop-1; forgets the inputs that no later output needs."""

@@ -1,6 +1,6 @@
 """One speaker's audio, and all that is carried for it from chunk to chunk."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +8,7 @@ import numpy.typing as npt
 from streaming.audio import check_samples
 from streaming.errors import AudioError, InputError
 from streaming.features import FeatureStream
+from streaming.paused import write_values
 from streaming.resample import Resampler
 from streaming.search import SearchState, Token
 
@@ -78,3 +79,41 @@ class Stream:
         """Ends the audio; returns the whole text."""
         self.input_finished()
         return self._recognizer.decode_ready(self)
+
+    def copy(self) -> "Stream":
+        """A second stream that has heard the same; the two go on independently."""
+        return Stream.restore(self._recognizer, self.save())
+
+    def pause(self) -> bytes:
+        """All that the stream carries; Recognizer.resume_stream() makes a stream of it again."""
+        return write_values(self.save() | {"recognizer": self._recognizer.identity})
+
+    def save(self) -> dict[str, Any]:
+        """What restore() needs, as plain values; none of the arrays is ever written into."""
+        return {
+            "features": self.features.save(),
+            "state": self.state,
+            "search": self.search,
+            "tokens": list(self.tokens),
+            "start_frame": self.start_frame,
+            "segment": self.segment,
+            "sample_rate": self._sample_rate,
+            "resampler": self._resampler.save() if self._resampler else None,
+            "finished": self._finished,
+        }
+
+    @classmethod
+    def restore(cls, recognizer: "Recognizer", saved: dict[str, Any]) -> "Stream":
+        """A stream that goes on where another was saved."""
+        stream = cls(recognizer)
+        settings = stream.features.settings
+        stream.features = FeatureStream.restore(settings, saved["features"])
+        stream.state, stream.search = saved["state"], saved["search"]
+        stream.tokens = saved["tokens"]
+        stream.start_frame, stream.segment = int(saved["start_frame"]), int(saved["segment"])
+        stream._finished = bool(saved["finished"])
+        if saved["resampler"]:
+            rate = int(saved["sample_rate"])
+            stream._sample_rate = rate
+            stream._resampler = Resampler.restore(rate, settings.sample_rate, saved["resampler"])
+        return stream

@@ -12,4 +12,14 @@ paused or sent to another machine between any two chunks.
 from streaming.search.greedy import GreedySearch, GreedyState
 from streaming.search.token import Search, SearchState, Token, silent_tokens
 
-__all__ = ["GreedySearch", "GreedyState", "Search", "SearchState", "Token", "silent_tokens"]
+STATES = (GreedyState,)  # what a paused stream may hold
+
+__all__ = [
+    "STATES",
+    "GreedySearch",
+    "GreedyState",
+    "Search",
+    "SearchState",
+    "Token",
+    "silent_tokens",
+]
