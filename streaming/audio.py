@@ -37,10 +37,11 @@ def check_samples(samples: npt.ArrayLike, where: str = "audio", start: int = 0) 
         array = _mix_down(array)
     if array.ndim != 1:
         raise AudioError(f"{where}: shape {array.shape}: give (num_samples,) or (.., channels)")
-    if not np.isfinite(array).all():
-        index = start + int(np.flatnonzero(~np.isfinite(array))[0])
-        raise AudioError(f"{where}: sample {index} is not finite: repair or leave out the sound")
-    if array.size and max(array.max(), -array.min()) > MAX_LEVEL:
+    if array.size and not (array.max() <= MAX_LEVEL and array.min() >= -MAX_LEVEL):  # or NaN
+        wrong = np.flatnonzero(~np.isfinite(array))
+        if len(wrong):
+            where = f"{where}: sample {start + int(wrong[0])}"
+            raise AudioError(f"{where} is not finite: repair or leave out the sound")
         raise AudioError(f"{where}: samples reach beyond ±{MAX_LEVEL:.0f}: scale them to [-1, 1]")
     return np.ascontiguousarray(array)
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from streaming.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
+PIECE_SAMPLES = 1 << 16
 
 PRESETS: dict[str, dict[str, Any]] = {
     "kaldi": {"window": "povey", "remove_dc_offset": True, "low_freq": 20.0, "high_freq": -400.0},
@@ -74,6 +75,11 @@ class FeatureSettings:
         """Frames of a finished signal: frames are centred on their shift, so no edge is lost."""
         return (num_samples + self.shift_samples // 2) // self.shift_samples
 
+    def num_whole_frames(self, num_samples: int) -> int:
+        """Frames of a signal that may go on: those whose every sample is there."""
+        last = num_samples - self.length_samples // 2 - self.shift_samples // 2
+        return max(0, last // self.shift_samples + 1)
+
     def num_samples(self, num_frames: int) -> int:
         """The fewest samples after which `num_frames` frames are ready in an open stream."""
         if num_frames <= 0:
@@ -125,8 +131,8 @@ def preset_settings(preset: str, num_mel_bins: int = 80) -> FeatureSettings:
 class FeatureStream:
     """Features of a signal that arrives in pieces; how it was cut changes no bit of them.
 
-    read() hands out each frame once and forgets it, so memory does not grow with the stream. The
-    samples that frames to come need are kept: restore() goes on from them.
+    accept() only keeps the samples; read() computes each frame once and forgets what no later frame
+    needs, so memory does not grow with the stream. restore() goes on from what is kept.
     """
 
     def __init__(self, settings: FeatureSettings) -> None:
@@ -134,45 +140,69 @@ class FeatureStream:
         self.num_samples = 0
         self.num_read = 0
         self.finished = False
-        self._kept = np.zeros(0, dtype=np.float32)  # the samples from _first_kept on
+        self._samples = np.zeros(0, dtype=np.float32)  # those from _first_kept on
+        self._pieces: list[FloatArray] = []  # and these after them
         self._fbank = knf.OnlineFbank(settings.build_options())
-        self._num_left_out = 0  # frames before the first of _fbank
+        self._num_heard = 0  # samples that _fbank was given, or that lie before its first
+        self._first_frame = 0  # of the signal, in _fbank
+        self._num_popped = 0
 
     def accept(self, samples: FloatArray) -> None:
         """Takes (num_samples,) float32 in [-1, 1] at the settings' rate; may be empty."""
         assert not self.finished, "accept() after finish()"
-        if len(samples) == 0:
-            return
-        self.num_samples += len(samples)
-        self._kept = np.concatenate([self._kept, samples])
-        self._fbank.accept_waveform(self.settings.sample_rate, samples)
+        if len(samples):
+            self.num_samples += len(samples)
+            self._pieces.append(samples.copy())  # the caller may use its array again
 
     def finish(self) -> None:
         """Ends the signal: the last frames mirror it at its edge, as kaldi does offline."""
-        if self.finished:
-            return
         self.finished = True
-        if self.num_samples:
-            self._fbank.input_finished()
 
     @property
     def num_ready(self) -> int:
         """Frames that can be read now."""
-        return self._num_left_out + int(self._fbank.num_frames_ready) - self.num_read
+        frames = self.settings.num_frames if self.finished else self.settings.num_whole_frames
+        return frames(self.num_samples) - self.num_read
 
     def read(self, num_frames: int) -> FloatArray | None:
         """The next (num_frames, F) float32, or None while fewer are ready."""
         if num_frames > self.num_ready:
             return None
+        stop = self.num_read + num_frames
+        self._hear(min(self.num_samples, self.settings.num_samples(stop)))
+        if self.finished and stop > self.settings.num_whole_frames(self.num_samples):
+            self._fbank.input_finished()
         frames = np.empty((num_frames, self.settings.num_mel_bins), dtype=np.float32)
-        first = self.num_read - self._num_left_out
-        for index in range(num_frames):
-            frames[index] = self._fbank.get_frame(first + index)
-        self._fbank.pop(num_frames)
-        before = self._first_kept
-        self.num_read += num_frames
-        self._kept = self._kept[self._first_kept - before :]
+        if num_frames:
+            get_frame, first = self._fbank.get_frame, self._first_frame
+            found = [get_frame(index - first) for index in range(self.num_read, stop)]
+            np.concatenate(found, out=frames.reshape(-1))
+        self._forget(stop)
         return frames
+
+    def _hear(self, stop: int) -> None:
+        """Gives _fbank the samples before `stop`.
+
+        As lists: kaldi-native-fbank 1.22 takes an array apart one numpy scalar at a time, which
+        costs half as much again as the features. In pieces: a list takes 32 bytes a sample.
+        """
+        if self._pieces:
+            self._samples = np.concatenate([self._samples, *self._pieces])
+            self._pieces = []
+        start = self._first_kept
+        while self._num_heard < stop:
+            end = min(stop, self._num_heard + PIECE_SAMPLES)
+            piece = self._samples[self._num_heard - start : end - start].tolist()
+            self._fbank.accept_waveform(self.settings.sample_rate, piece)
+            self._num_heard = end
+
+    def _forget(self, stop: int) -> None:
+        """Drops the frames before `stop`, and the samples before those that a frame needs."""
+        before = self._first_kept
+        self.num_read = stop
+        self._samples = self._samples[self._first_kept - before :]
+        self._fbank.pop(stop - self._first_frame - self._num_popped)
+        self._num_popped = stop - self._first_frame
 
     @property
     def _first_kept(self) -> int:
@@ -186,26 +216,23 @@ class FeatureStream:
     def save(self) -> dict[str, Any]:
         """What restore() needs, as plain values."""
         names = ("num_samples", "num_read", "finished")
-        return {name: getattr(self, name) for name in names} | {"kept": self._kept}
+        samples = np.concatenate([self._samples, *self._pieces])
+        return {name: getattr(self, name) for name in names} | {"samples": samples}
 
     @classmethod
     def restore(cls, settings: FeatureSettings, saved: dict[str, Any]) -> "FeatureStream":
         """A stream that goes on where another was saved. Raises ValueError if that cannot be."""
         stream = cls(settings)
         stream.num_samples, stream.num_read = int(saved["num_samples"]), int(saved["num_read"])
-        stream.finished, kept = bool(saved["finished"]), np.asarray(saved["kept"])
-        whole = len(kept) == stream.num_samples - stream._first_kept and stream.num_read >= 0
-        if not whole or kept.dtype != np.float32 or kept.ndim != 1 or not np.isfinite(kept).all():
+        stream.finished, samples = bool(saved["finished"]), np.asarray(saved["samples"])
+        whole = len(samples) == stream.num_samples - stream._first_kept
+        if not whole or samples.dtype != np.float32 or samples.ndim != 1:
             raise ValueError("samples are missing")
-        stream._kept = np.ascontiguousarray(kept)
-        stream._num_left_out = max(0, stream.num_read - 1)
-        if len(kept):
-            stream._fbank.accept_waveform(settings.sample_rate, stream._kept)
-        if stream.finished and stream.num_samples:
-            stream._fbank.input_finished()
-        if stream.num_ready < 0:
+        if stream.num_read < 0 or stream.num_ready < 0 or not np.isfinite(samples).all():
             raise ValueError("frames are missing")
-        stream._fbank.pop(min(1, stream.num_read))
+        stream._samples = samples
+        stream._num_heard = stream._first_kept
+        stream._first_frame = max(0, stream.num_read - 1)
         return stream
 
 

@@ -125,15 +125,14 @@ class Recognizer:
 
         A stream alone hands its state over as it is: copies of it took 5 to 8 % of a chunk.
         """
-        chunks = [stream.features.read(self.info.chunk_frames) for stream in streams]
-        batch = np.stack([chunk for chunk in chunks if chunk is not None])
+        read = [stream.features.read(self.info.chunk_frames) for stream in streams]
+        chunks = [chunk for chunk in read if chunk is not None]
         if len(streams) == 1:
-            encoded, streams[0].state = self.session.encode(batch, streams[0].state)
+            encoded, streams[0].state = self.session.encode(chunks[0][None], streams[0].state)
             return encoded
         states = zip(*(stream.state for stream in streams), strict=True)
-        encoded, state = self.session.encode(
-            batch, tuple(np.concatenate(parts, axis=1) for parts in states)
-        )
+        together = tuple(np.concatenate(parts, axis=1) for parts in states)
+        encoded, state = self.session.encode(np.stack(chunks), together)
         for n, stream in enumerate(streams):
             stream.state = tuple(part[:, n : n + 1].copy() for part in state)
         return encoded

@@ -42,7 +42,7 @@ class Session:
     def __init__(self, info: BundleInfo, run: Run, precision: str) -> None:
         self.info = info
         self.precision = precision
-        self._run = run
+        self.run = run
         self._answers: dict[bytes, FloatArray] = {}
 
     def initial_state(self, num_streams: int = 1) -> State:
@@ -55,8 +55,8 @@ class Session:
 
     def encode(self, chunk: FloatArray, state: State) -> tuple[FloatArray, State]:
         """Features (N, chunk_frames, F) -> encoded (N, T', J) and the next state."""
-        encoded, *after = self._run("encoder", self.encoder_inputs(chunk, state))
-        return encoded, tuple(after)
+        outputs = self.run("encoder", self.encoder_inputs(chunk, state))
+        return self.encoder_outputs(outputs, state)
 
     def empty_memory(self, num_streams: int = 1) -> Memory:
         """What the predictor remembers before it heard anything: labels (N, context_size) of -1."""
@@ -69,13 +69,14 @@ class Session:
         so dynamic int8 gives a stream the same answer in any company.
         """
         (context,) = self.predictor_inputs(labels, memory)
-        return np.concatenate([self._answer(row) for row in context]), (context,)
+        answers = [self._answer(row) for row in context]
+        return answers[0] if len(answers) == 1 else np.concatenate(answers), (context,)
 
     def _answer(self, context: LabelArray) -> FloatArray:
         """Labels (context_size,) -> predicted (1, J)."""
         key = context.tobytes()
         if key not in self._answers:
-            answer = self._run("decoder", [context[None]])[0]
+            answer = self.run("decoder", [context[None]])[0]
             if (len(self._answers) + 1) * answer.nbytes > MAX_ANSWERS_BYTES:
                 self._answers.clear()
             self._answers[key] = answer
@@ -83,7 +84,7 @@ class Session:
 
     def join(self, encoded: FloatArray, predicted: FloatArray) -> FloatArray:
         """Frames (R, J), each with the prediction (R, J) that it meets -> logits (R, V)."""
-        return self._run("joiner", self.joiner_inputs(encoded, predicted))[0]
+        return self.run("joiner", self.joiner_inputs(encoded, predicted))[0]
 
     @cached_property
     def joins_rows_alone(self) -> bool:
@@ -100,11 +101,16 @@ class Session:
         alone, beside = self.join(faint, faint), self.join(rows, rows)[:1]
         return bool(abs(alone - beside).max() <= ROWS_ALONE_TOLERANCE * abs(alone).max())
 
-    # What the graphs are given for these calls.
+    # What the graphs are given for these calls, and what their answer means.
 
     @staticmethod
     def encoder_inputs(chunk: FloatArray, state: State) -> list[Array]:
         return [chunk, *state]
+
+    @staticmethod
+    def encoder_outputs(outputs: Sequence[Array], state: State) -> tuple[FloatArray, State]:
+        encoded, *after = outputs
+        return encoded, tuple(after)
 
     @staticmethod
     def predictor_inputs(labels: LabelArray, memory: Memory) -> list[Array]:
@@ -127,18 +133,13 @@ class NemoSession(Session):
     def initial_state(self, num_streams: int = 1) -> State:
         return *super().initial_state(num_streams), np.zeros((1, num_streams), dtype=np.int64)
 
-    def encode(self, chunk: FloatArray, state: State) -> tuple[FloatArray, State]:
-        encoded, _, *after = self._run("encoder", self.encoder_inputs(chunk, state))
-        parts = zip(after, state, strict=True)
-        return encoded.swapaxes(1, 2), tuple(part.reshape(old.shape) for part, old in parts)
-
     def empty_memory(self, num_streams: int = 1) -> Memory:
         assert self.info.predictor_shape is not None, "check_agreement() asks for h and c"
         h = np.zeros((num_streams, *self.info.predictor_shape), dtype=np.float32)
         return h, h.copy()
 
     def predict(self, labels: LabelArray, memory: Memory) -> tuple[FloatArray, Memory]:
-        predicted, _, h, c = self._run("decoder", self.predictor_inputs(labels, memory))
+        predicted, _, h, c = self.run("decoder", self.predictor_inputs(labels, memory))
         return predicted[:, :, 0], (h.swapaxes(0, 1), c.swapaxes(0, 1))
 
     @staticmethod
@@ -148,6 +149,12 @@ class NemoSession(Session):
         caches = (part.reshape(num_streams, 1, 1, -1) for part in state[:2])
         audio = np.ascontiguousarray(chunk.swapaxes(1, 2))
         return [audio, lengths, *caches, state[2].reshape(num_streams)]
+
+    @staticmethod
+    def encoder_outputs(outputs: Sequence[Array], state: State) -> tuple[FloatArray, State]:
+        encoded, _, *after = outputs
+        parts = zip(after, state, strict=True)
+        return encoded.swapaxes(1, 2), tuple(part.reshape(old.shape) for part, old in parts)
 
     @staticmethod
     def predictor_inputs(labels: LabelArray, memory: Memory) -> list[Array]:
@@ -185,14 +192,17 @@ class Graphs:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         paths = {graph: info.graph_path(graph, precision) for graph in GRAPHS}
-        self._graphs = {graph: _load_graph(path, options) for graph, path in paths.items()}
-        for graph, session in self._graphs.items():
+        self.graphs = {graph: _load_graph(path, options) for graph, path in paths.items()}
+        for graph, session in self.graphs.items():
             check_graph(session, info.tensors[graph], paths[graph])
-        self._inputs = {name: [i.name for i in g.get_inputs()] for name, g in self._graphs.items()}
+        self._names = {
+            name: ([i.name for i in g.get_inputs()], [o.name for o in g.get_outputs()])
+            for name, g in self.graphs.items()
+        }
 
     def __call__(self, graph: str, inputs: Sequence[Array]) -> list[Array]:
-        feed = dict(zip(self._inputs[graph], inputs, strict=True))
-        outputs: list[Array] = self._graphs[graph].run(None, feed)
+        names, wanted = self._names[graph]
+        outputs: list[Array] = self.graphs[graph].run(wanted, dict(zip(names, inputs, strict=True)))
         return outputs
 
 

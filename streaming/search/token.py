@@ -1,5 +1,6 @@
 """What every search speaks of: tokens, the state between two chunks, and who counts as silent."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -59,6 +60,5 @@ def silent_tokens(info: BundleInfo, symbols: Sequence[str]) -> frozenset[int]:
 
 
 def log_softmax_at(logits: FloatArray, label: int) -> float:
-    """log softmax(logits)[label] of one frame (V,), in nats."""
-    shifted = logits - logits.max()
-    return float(shifted[label] - np.log(np.exp(shifted).sum()))
+    """log softmax(logits)[label] of one frame (V,), in nats; label: one of the likely ones."""
+    return -math.log(np.exp(logits - logits[label]).sum())

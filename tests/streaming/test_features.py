@@ -12,6 +12,8 @@ from streaming.features import (
     compute_features,
     preset_settings,
 )
+from tests.streaming.cutting import cut, cuts
+from tests.streaming.tiny_bundle import make_speech
 
 SETTINGS = FeatureSettings()
 
@@ -130,3 +132,47 @@ def test_settings_survive_json():
 def test_wrong_settings_are_refused(change):
     with pytest.raises(InputError):
         FeatureSettings.from_json(SETTINGS.to_json() | change)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rate=st.sampled_from([8000, 11025, 16000, 22050, 48000]),
+    num_samples=st.integers(0, 5000),
+    bins=st.sampled_from([23, 80]),
+)
+def test_frames_that_are_ready_are_those_that_kaldi_counts(rate, num_samples, bins):
+    settings = FeatureSettings(sample_rate=rate, num_mel_bins=bins)
+    fbank = knf.OnlineFbank(settings.build_options())
+    stream = FeatureStream(settings)
+    samples = np.zeros(num_samples, dtype=np.float32)
+    fbank.accept_waveform(rate, samples.tolist())
+    stream.accept(samples)
+    assert stream.num_ready == fbank.num_frames_ready
+    stream.finish()
+    fbank.input_finished()
+    assert stream.num_ready == fbank.num_frames_ready
+    assert stream.read(stream.num_ready).shape == (fbank.num_frames_ready, bins)
+
+
+@settings(max_examples=60, deadline=None)
+@given(points=cuts(16000), takes=st.lists(st.integers(0, 40), min_size=1, max_size=9))
+def test_a_stream_that_is_saved_and_restored_gives_the_same_frames(points, takes):
+    speech = make_speech(16000, 4)
+    stream, frames = FeatureStream(SETTINGS), []
+    for number, samples in enumerate(cut(speech, points)):
+        stream.accept(samples)
+        frames.append(stream.read(min(stream.num_ready, takes[number % len(takes)])))
+        stream = FeatureStream.restore(SETTINGS, stream.save())
+    stream.finish()
+    stream = FeatureStream.restore(SETTINGS, stream.save())
+    frames.append(stream.read(stream.num_ready))
+    assert np.array_equal(np.concatenate(frames), kaldi_features(speech))
+
+
+def test_the_callers_array_may_change_after_it_was_accepted():
+    speech = make_speech(4000, 2)
+    stream, buffer = FeatureStream(SETTINGS), speech.copy()
+    stream.accept(buffer)
+    buffer[:] = 9
+    stream.finish()
+    assert np.array_equal(stream.read(stream.num_ready), kaldi_features(speech))

@@ -135,7 +135,7 @@ def test_both_loops_on_real_graphs(bundle, precision):
 
 def test_a_predictor_is_asked_once_about_the_same_labels(recognizer):
     session, calls = recognizer.session, []
-    run = session._run
+    run = session.run
     counted = type(session)(session.info, lambda *a: calls.append(a) or run(*a), "fp32")
     labels, memory = np.array([5, 6, 5]), counted.empty_memory(3)
     first, after = counted.predict(labels, memory)

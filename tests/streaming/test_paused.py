@@ -118,7 +118,7 @@ def test_hostile_bytes_make_nothing(recognizer, paused):
         {"state": (np.zeros((1, 1, 24), dtype=np.float64), np.zeros((1, 1, 1), dtype=np.float32))},
         {"tokens": [Token(10_000, 0)]},
         {"tokens": 5},
-        {"features": {"num_samples": 10**9, "num_read": 5, "finished": False, "kept": 0}},
+        {"features": {"num_samples": 10**9, "num_read": 5, "finished": False, "samples": 0}},
         {"sample_rate": 0, "resampler": {"_pending": 0}},
         {"start_frame": "now"},
     ],

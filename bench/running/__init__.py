@@ -1,0 +1,1 @@
+"""The parts of bench/runtime.py: the models it runs, the two engines, and what is measured."""
