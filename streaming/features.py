@@ -18,6 +18,7 @@ from streaming.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
 PIECE_SAMPLES = 1 << 16
+AHEAD_FRAMES = 500
 
 PRESETS: dict[str, dict[str, Any]] = {
     "kaldi": {"window": "povey", "remove_dc_offset": True, "low_freq": 20.0, "high_freq": -400.0},
@@ -131,8 +132,9 @@ def preset_settings(preset: str, num_mel_bins: int = 80) -> FeatureSettings:
 class FeatureStream:
     """Features of a signal that arrives in pieces; how it was cut changes no bit of them.
 
-    accept() only keeps the samples; read() computes each frame once and forgets what no later frame
-    needs, so memory does not grow with the stream. restore() goes on from what is kept.
+    read() hands out each frame once and forgets what no later frame needs, so memory does not grow
+    with the stream. Frames are computed as their samples come, AHEAD_FRAMES before they are read at
+    most: an hour that is accepted at once is kept as samples. restore() goes on from what is kept.
     """
 
     def __init__(self, settings: FeatureSettings) -> None:
@@ -141,7 +143,6 @@ class FeatureStream:
         self.num_read = 0
         self.finished = False
         self._samples = np.zeros(0, dtype=np.float32)  # those from _first_kept on
-        self._pieces: list[FloatArray] = []  # and these after them
         self._fbank = knf.OnlineFbank(settings.build_options())
         self._num_heard = 0  # samples that _fbank was given, or that lie before its first
         self._first_frame = 0  # of the signal, in _fbank
@@ -152,7 +153,8 @@ class FeatureStream:
         assert not self.finished, "accept() after finish()"
         if len(samples):
             self.num_samples += len(samples)
-            self._pieces.append(samples.copy())  # the caller may use its array again
+            self._samples = np.concatenate([self._samples, samples])
+            self._hear(self.num_read + AHEAD_FRAMES)
 
     def finish(self) -> None:
         """Ends the signal: the last frames mirror it at its edge, as kaldi does offline."""
@@ -169,7 +171,7 @@ class FeatureStream:
         if num_frames > self.num_ready:
             return None
         stop = self.num_read + num_frames
-        self._hear(min(self.num_samples, self.settings.num_samples(stop)))
+        self._hear(stop)
         if self.finished and stop > self.settings.num_whole_frames(self.num_samples):
             self._fbank.input_finished()
         frames = np.empty((num_frames, self.settings.num_mel_bins), dtype=np.float32)
@@ -180,21 +182,18 @@ class FeatureStream:
         self._forget(stop)
         return frames
 
-    def _hear(self, stop: int) -> None:
-        """Gives _fbank the samples before `stop`.
+    def _hear(self, num_frames: int) -> None:
+        """Gives _fbank the samples that the frames before `num_frames` need, or what there is.
 
         As lists: kaldi-native-fbank 1.22 takes an array apart one numpy scalar at a time, which
         costs half as much again as the features. In pieces: a list takes 32 bytes a sample.
         """
-        if self._pieces:
-            self._samples = np.concatenate([self._samples, *self._pieces])
-            self._pieces = []
-        start = self._first_kept
-        while self._num_heard < stop:
-            end = min(stop, self._num_heard + PIECE_SAMPLES)
-            piece = self._samples[self._num_heard - start : end - start].tolist()
-            self._fbank.accept_waveform(self.settings.sample_rate, piece)
-            self._num_heard = end
+        stop = min(self.num_samples, self.settings.num_samples(num_frames))
+        first = self._first_kept
+        for start in range(self._num_heard, stop, PIECE_SAMPLES):
+            piece = self._samples[start - first : min(stop, start + PIECE_SAMPLES) - first]
+            self._fbank.accept_waveform(self.settings.sample_rate, piece.tolist())
+        self._num_heard = max(self._num_heard, stop)
 
     def _forget(self, stop: int) -> None:
         """Drops the frames before `stop`, and the samples before those that a frame needs."""
@@ -216,8 +215,7 @@ class FeatureStream:
     def save(self) -> dict[str, Any]:
         """What restore() needs, as plain values."""
         names = ("num_samples", "num_read", "finished")
-        samples = np.concatenate([self._samples, *self._pieces])
-        return {name: getattr(self, name) for name in names} | {"samples": samples}
+        return {name: getattr(self, name) for name in names} | {"samples": self._samples}
 
     @classmethod
     def restore(cls, settings: FeatureSettings, saved: dict[str, Any]) -> "FeatureStream":

@@ -154,7 +154,8 @@ class NemoSession(Session):
     def encoder_outputs(outputs: Sequence[Array], state: State) -> tuple[FloatArray, State]:
         encoded, _, *after = outputs
         parts = zip(after, state, strict=True)
-        return encoded.swapaxes(1, 2), tuple(part.reshape(old.shape) for part, old in parts)
+        frames = np.ascontiguousarray(encoded.swapaxes(1, 2))  # its rows are joined many times
+        return frames, tuple(part.reshape(old.shape) for part, old in parts)
 
     @staticmethod
     def predictor_inputs(labels: LabelArray, memory: Memory) -> list[Array]:

@@ -1,4 +1,4 @@
-"""streaming/ and sherpa-onnx behind the same calls; both are fed alike and timed by one clock."""
+"""Both engines have the same calls: they are fed alike and timed by one clock."""
 
 from __future__ import annotations
 
@@ -9,33 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sherpa_onnx
 
-import streaming
 from export.sherpa import pad_samples
-from streaming.bundle import GRAPHS, TOKENS_FILE, read_bundle
+from streaming.bundle import read_bundle
 from streaming.features import FloatArray
 
 PIECE_SECONDS = 0.1
 RATE = 16000
-
-
-def open_ours(bundle: Path, precision: str, num_threads: int) -> Any:
-    return streaming.open_bundle(bundle, precision, num_threads)
-
-
-def open_sherpa(bundle: Path, precision: str, num_threads: int) -> Any:
-    info = read_bundle(bundle)
-    graphs = {graph: str(info.graph_path(graph, precision)) for graph in GRAPHS}
-    return sherpa_onnx.OnlineRecognizer.from_transducer(
-        tokens=str(bundle / TOKENS_FILE),
-        num_threads=num_threads,
-        feature_dim=info.features.num_mel_bins,
-        **graphs,
-    )
-
-
-ENGINES = {"ours": open_ours, "sherpa-onnx": open_sherpa}
 
 
 @dataclass
