@@ -1,12 +1,15 @@
-// The service worker's side of the page: wait until it keeps the files, and reload once for threads.
+// The page's side of service.js: wait until it keeps the files; reload once where threads want it.
 
 const RELOADED = "reloaded-for-threads";
 
 /**
  * Resolves to true once service.js answers this page's requests, so that what is fetched from now
  * on is kept; to false where the browser has no service workers or this one did not install.
+ *
+ * @param {boolean} threads whether the page is to have WASM threads: it is loaded once more where
+ *     the host's answers do not allow them, as those of service.js do
  */
-export async function keepOffline() {
+export async function keepOffline(threads) {
   if (!navigator.serviceWorker) return false;
   try {
     const registration = await navigator.serviceWorker.register("service.js");
@@ -14,7 +17,7 @@ export async function keepOffline() {
   } catch {
     return false; // a private window, or a host that gave no file: the page runs without
   }
-  return reloadForThreads() ? new Promise(() => {}) : true;
+  return threads && reloadForThreads() ? new Promise(() => {}) : true;
 }
 
 function takeOver(registration) {
@@ -29,7 +32,7 @@ function takeOver(registration) {
   });
 }
 
-/** A host that sends no headers: the page that service.js answers has them. True while reloading. */
+/** Once a session, so that a host or browser that never allows threads makes no loop. */
 function reloadForThreads() {
   if (self.crossOriginIsolated || sessionStorage.getItem(RELOADED)) return false;
   sessionStorage.setItem(RELOADED, "1");

@@ -2,7 +2,7 @@
 //
 //     ?bundle=URL       the folder of a bundle; ./bundle/ without
 //     ?precision=fp32   one of the bundle's; its default without
-//     ?threads=2        WASM threads where the page may have any; 1 without
+//     ?threads=2        WASM threads; 1 without: two were slower on chunks of these models
 //
 // For a page around this one, document gets "transcript" events whose detail is a final message of
 // transcriber.js: {text, tokens: [{index, frame}], start, seconds}.
@@ -139,10 +139,11 @@ document.ondrop = (event) => {
 };
 
 enter("loading", "Loading the program, 4 MB once…");
-offline = await keepOffline();
+const threads = Number(options.get("threads") ?? 1);
+offline = await keepOffline(threads > 1);
 worker.postMessage({
   type: "open",
   address: new URL(options.get("bundle") ?? "./bundle/", location.href).href,
   precision: options.get("precision") ?? "",
-  threads: Number(options.get("threads") ?? 1),
+  threads,
 });
