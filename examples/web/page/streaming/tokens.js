@@ -5,6 +5,7 @@ import { BundleError } from "./errors.js";
 export const BLANK = "<blk>";
 export const UNKNOWN = "<unk>";
 const BYTES = /(?:<0x[0-9A-Fa-f]{2}>)+/g;
+const EDGES = /^[^\S\uFEFF]+|[^\S\uFEFF]+$/g; // Python strips no byte order mark, trim() does
 
 /** The symbol of every id, `▁` as a space. Ids must be 0..vocabSize-1, each once. */
 export function parseTokens(text, vocabSize, blankId = 0) {
@@ -26,7 +27,7 @@ export function parseTokens(text, vocabSize, blankId = 0) {
 
 /** Joins pieces: a space starts a word, runs of `<0xNN>` are UTF-8 bytes. */
 export function piecesToText(pieces) {
-  return pieces.join("").replace(BYTES, decodeBytes).trim();
+  return pieces.join("").replace(BYTES, decodeBytes).replace(EDGES, "");
 }
 
 function decodeBytes(run) {

@@ -64,7 +64,8 @@ function readSamples(view, at, size, format) {
   for (let i = 0; i < count; i++) {
     let sum = 0;
     for (let channel = 0; channel < channels; channel++) {
-      sum = Math.fround(sum + read(view, at + (i * channels + channel) * bytes));
+      const value = Math.fround(read(view, at + (i * channels + channel) * bytes));
+      sum = Math.fround(sum + value);
     }
     samples[i] = sum / channels;
   }
