@@ -1,7 +1,8 @@
 // Drives examples/web in headless Chromium: node browser.mjs < task.json, an answer in JSON.
 //
 // task: {web, python, chromium, bundle, profile, scenario, ...}; SCENARIOS has the rest. The script
-// starts serve.py on a free port, and ends it, so that a scenario may go on without a server.
+// starts serve.py on a free port, and ends it, so that a scenario may go on without a server. With
+// `root` the server is one that only knows files, in that folder, and sends no headers of ours.
 
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -21,26 +22,31 @@ const FLAGS = [
 ];
 const WAIT_MS = 60000;
 
-/** serve.py, ready: {address, stop()}. */
+/** A server, ready: {address, stop()}. */
 async function serve() {
-  const child = spawn(task.python, [join(task.web, "serve.py"), task.bundle, "--port", "0"]);
+  const ours = [join(task.web, "serve.py"), task.bundle, "--port", "0"];
+  const plain = ["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", task.root];
+  const child = spawn(task.python, task.root ? plain : ours);
   const address = await new Promise((resolve, reject) => {
-    child.stdout.on("data", (data) => resolve(String(data).split(" ")[0].trim()));
-    child.on("exit", () => reject(new Error("serve.py ended")));
+    child.stdout.on("data", (data) => {
+      const port = /(?:port |localhost:)(\d+)/.exec(data);
+      if (port) resolve(`http://localhost:${port[1]}`);
+    });
+    child.on("exit", () => reject(new Error("the server ended")));
   });
   const ended = new Promise((resolve) => child.on("exit", resolve));
   return { address, stop: () => (child.kill(), ended) };
 }
 
+/** task.wav is the microphone; task.denied: there is one, and nobody allows it. */
 function launch() {
-  const microphone = [
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-    `--use-file-for-fake-audio-capture=${task.wav}%noloop`,
-  ];
+  const device = "--use-fake-device-for-media-stream";
+  const sound = `--use-file-for-fake-audio-capture=${task.wav}%noloop`;
+  const heard = task.wav ? [device, "--use-fake-ui-for-media-stream", sound] : [];
+  const microphone = task.denied ? [device] : heard;
   return chromium.launchPersistentContext(task.profile, {
     executablePath: task.chromium,
-    args: [...FLAGS, ...(task.wav ? microphone : [])],
+    args: [...FLAGS, ...microphone],
     viewport: task.viewport ?? { width: 390, height: 844 },
     colorScheme: task.colors ?? "light",
     deviceScaleFactor: task.scale ?? 1,
@@ -134,6 +140,29 @@ const SCENARIOS = {
     await server.stop();
     await openPage(page, server.address);
     return { online, offline: await transcribe(page, task.files[0]) };
+  },
+
+  /** {viewport}: what does not fit, and what a finger would miss. */
+  async layout(page) {
+    const small = await page.evaluate(() => {
+      const pressed = document.querySelectorAll("button, summary, label");
+      const boxes = [...pressed].map((node) => [node.textContent.trim(), node.getBoundingClientRect()]);
+      return boxes.filter(([, box]) => box.height < 44 || box.width < 44).map(([name]) => name);
+    });
+    const overflow = await page.evaluate(
+      () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    );
+    const reached = [];
+    for (let i = 0; i < 6; i++) {
+      await page.keyboard.press("Tab");
+      reached.push(
+        await page.evaluate(() => {
+          const outline = getComputedStyle(document.activeElement).outlineStyle;
+          return [document.activeElement.id || document.activeElement.localName, outline];
+        }),
+      );
+    }
+    return { small, overflow, reached, tree: await page.locator("body").ariaSnapshot() };
   },
 
   /** {files, picture}: a finished transcript as a picture. */
