@@ -23,6 +23,7 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 TYPES = {
+    **http.server.SimpleHTTPRequestHandler.extensions_map,
     ".js": "text/javascript",
     ".mjs": "text/javascript",
     ".wasm": "application/wasm",
@@ -33,7 +34,7 @@ TYPES = {
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Files of the page, and of the bundle under MOUNT."""
 
-    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, **TYPES}
+    extensions_map = TYPES
 
     def __init__(self, *arguments, bundle: Path, **options) -> None:
         self.bundle = bundle

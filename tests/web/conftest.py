@@ -32,7 +32,7 @@ def runtime() -> Path:
 
 @pytest.fixture(scope="session")
 def answers(node):
-    """A function: calls of calls.mjs -> their answers, {"value": ..} or {"error": .., "kind": ..}."""
+    """A function: calls of calls.mjs -> answers, {"value": ..} or {"error": .., "kind": ..}."""
 
     def run(calls: list[dict]) -> list[dict]:
         done = subprocess.run(

@@ -23,6 +23,8 @@ def test_the_snippets_name_the_files_of_a_bundle(bundle):
 
 
 def test_the_files_to_copy_are_those_of_a_bundle(bundle):
-    copied = re.search(r"cp runs/NAME/bundle/\{(\S+)\}\.int8\.onnx runs/NAME/bundle/(\S+)", README.read_text())
+    copied = re.search(
+        r"cp runs/NAME/bundle/\{(\S+)\}\.int8\.onnx runs/NAME/bundle/(\S+)", README.read_text()
+    )
     assert copied[1].split(",") == list(GRAPHS)
     assert (bundle / copied[2]).is_file()

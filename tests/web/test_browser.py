@@ -24,7 +24,12 @@ from tests.web.conftest import HERE, WEB
 pytestmark = pytest.mark.slow
 SHARED = Path(__file__).parents[2] / "../shared/data"
 TEACHER = Path(compress.__file__).parent / "assets/demo-teacher"
-PACKS = {"speech_to_intent": 15, "librispeech_mini": 15, "speech_commands": 10, "speechocean762": 10}
+PACKS = {
+    "speech_to_intent": 15,
+    "librispeech_mini": 15,
+    "speech_commands": 10,
+    "speechocean762": 10,
+}
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +145,12 @@ def test_it_fits_a_finger_and_a_keyboard(browse, bundle, width):
     found = browse("layout", bundle, viewport={"width": width, "height": 740})
     assert found["small"] == []
     assert found["overflow"] == 0
-    assert [name for name, _ in found["reached"]][:4] == ["microphone", "choose", "splits", "summary"]
+    assert [name for name, _ in found["reached"]][:4] == [
+        "microphone",
+        "choose",
+        "splits",
+        "summary",
+    ]
     assert all(outline != "none" for _, outline in found["reached"][:4])
     for part in ("status: Ready", "meter", 'button "Start microphone"', 'checkbox "New line'):
         assert part in found["tree"]

@@ -119,8 +119,9 @@ def test_the_server_gives_the_bundle_bit_for_bit(address, bundle):
         assert answer.read() == (bundle / "encoder.int8.onnx").read_bytes()
 
 
-@pytest.mark.parametrize("path", ["/bundle/", "/../serve.py", "/bundle/../../serve.py", "/%2e%2e/serve.py"])
+@pytest.mark.parametrize(
+    "path", ["/bundle/", "/../serve.py", "/bundle/../../serve.py", "/%2e%2e/serve.py"]
+)
 def test_the_server_gives_nothing_else(address, path):
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(address + path)
-

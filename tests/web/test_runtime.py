@@ -84,7 +84,7 @@ def test_the_same_tokens(recognise, bundle):
 
 @pytest.mark.slow
 def test_nearly_the_same_tokens_in_int8(recognise, bundle):
-    """Its scales come from float32 values, whose last bits differ: a rounding may fall elsewhere."""
+    """Scales come from float32 values, whose last bits differ: a rounding may fall elsewhere."""
     [[found], *_] = recognise(bundle, "", SIGNALS[:1])["found"]
     [expected] = recognise_here(bundle, "int8", SIGNALS[0])
     same = sum(token in expected["tokens"] for token in found["tokens"])

@@ -84,8 +84,8 @@ def test_label_looping_finds_the_tokens_of_the_frame_by_frame_loop(
     num_tokens = [len(answer["tokens"]) for answer in expected]
     assert min(num_tokens) == 0 and max(num_tokens) > 12, "silence and a torrent were both tried"
     if joins_rows:  # one call a chunk and one after each label, at most
-        pairs = zip(num_joins, num_tokens, strict=True)
-        assert all(joins <= len(case["chunks"]) + n for case, (joins, n) in zip(cases, pairs))
+        most = [len(case["chunks"]) + n for case, n in zip(cases, num_tokens, strict=True)]
+        assert all(joins <= limit for joins, limit in zip(num_joins, most, strict=True))
 
 
 def test_a_frame_may_say_ten_labels_and_no_more(values):

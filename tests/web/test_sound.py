@@ -108,5 +108,7 @@ def test_bad_wav_files_are_refused(answers):
     empty = write_wav(np.zeros(0), "PCM_16")
     found = answers([call_wav(data) for data in (whole[:-10], whole[:40], a_law, empty)])
     assert [answer["kind"] for answer in found] == ["AudioError"] * 4
-    for answer, reason in zip(found, ["truncated", "ends before", "convert", "no sound"], strict=True):
+    for answer, reason in zip(
+        found, ["truncated", "ends before", "convert", "no sound"], strict=True
+    ):
         assert reason in answer["error"]
