@@ -16,7 +16,7 @@ SIGNALS = {
     "speech": make_speech(32000, seed=4),
     "noise": RNG.normal(0, 0.2, 8000),
     "silence": np.zeros(4000),
-    "whisper": RNG.normal(0, 1e-5, 8000),
+    "whisper": RNG.normal(0, 1e-3, 8000),
     "a loud tone in silence": np.sin(np.arange(8000) * 0.17),  # whose far bins are rounding alone
     "clipped": np.clip(RNG.normal(0, 2, 4000), -1, 1),
     "speech, then silence": np.r_[make_speech(4000, seed=5), np.zeros(4000)],
