@@ -118,6 +118,7 @@ const SCENARIOS = {
     await listenTo(page);
     await page.waitForTimeout(task.seconds * 1000);
     const listening = await describe(page);
+    listening.focus = await page.evaluate(() => document.activeElement.id);
     if (task.picture) await page.screenshot({ path: task.picture });
     await page.locator("#microphone").click();
     return { listening, tokens: await heard(page) };

@@ -82,6 +82,7 @@ def test_the_microphone_is_heard(browse, bundle, tmp_path):
     listening = found["listening"]
     assert listening["finals"] + listening["partial"], "text while speaking"
     assert listening["status"] == "Listening"
+    assert listening["focus"] == "microphone", "the key that started it stops it"
     assert 0 < float(listening["factor"]) < 1
     assert listening["delay"].endswith("ms")
     assert len(found["tokens"]) > 20

@@ -90,6 +90,7 @@ async function attempt(call) {
 }
 
 async function startMicrophone() {
+  state = "opening"; // the button stays as it is: a disabled one would lose the keyboard's focus
   view.showStatus("Waiting for the microphone…");
   microphone = await Microphone.open((message) => {
     view.showError(message);
@@ -110,6 +111,7 @@ async function transcribeFile(file) {
 }
 
 function stop() {
+  if (state === "opening") return;
   view.showStatus("Finishing…");
   if (state === "listening") microphone?.stop();
   else worker.postMessage({ type: "stop" });
@@ -139,7 +141,7 @@ document.ondrop = (event) => {
 };
 
 enter("loading", "Loading the program, 4 MB once…");
-const threads = Number(options.get("threads") ?? 1);
+const threads = Math.max(1, Number(options.get("threads")) || 1);
 offline = await keepOffline(threads > 1);
 worker.postMessage({
   type: "open",
