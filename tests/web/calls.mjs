@@ -5,11 +5,12 @@ import { parseInfo, parseSums } from "../../examples/web/page/streaming/bundle.j
 import { DEFAULT_RULES, isEndpoint } from "../../examples/web/page/streaming/endpoint.js";
 import { FeatureStream } from "../../examples/web/page/streaming/features.js";
 import { Resampler } from "../../examples/web/page/streaming/resample.js";
-import { greedySearch, initialSearch, silentTokens } from "../../examples/web/page/streaming/search.js";
-import { NemoSession, Session } from "../../examples/web/page/streaming/session.js";
+import { GreedySearch } from "../../examples/web/page/streaming/search/greedy.js";
+import { silentTokens } from "../../examples/web/page/streaming/search/token.js";
+import { NemoSession, rowsAreAlone, Session } from "../../examples/web/page/streaming/session.js";
 import { checkAgreement } from "../../examples/web/page/streaming/tensors.js";
 import { parseTokens, piecesToText } from "../../examples/web/page/streaming/tokens.js";
-import { parseWav } from "../../examples/web/page/streaming/wav.js";
+import { parseWav } from "../../examples/web/page/streaming/audio.js";
 import { percentile } from "../../examples/web/page/stopwatch.js";
 
 const SESSIONS = { sherpa_lstm: Session, sherpa_nemo: NemoSession };
@@ -58,11 +59,12 @@ const CALLS = {
   async search(given) {
     const session = new TableSession(given);
     const silent = silentTokens(given.info, given.symbols);
-    let state = await initialSearch(session);
+    const search = new GreedySearch(session, silent, given.maxSymbols);
+    let state = await search.start();
     const tokens = [];
     for (const chunk of given.chunks) {
       const encoded = Float32Array.from(chunk.flat());
-      const [found, next] = await greedySearch(session, encoded, state, given.maxSymbols, silent);
+      const [found, next] = await search.advance(encoded, state);
       tokens.push(...found.map(({ index, frame }) => [index, frame]));
       state = next;
     }
@@ -77,14 +79,23 @@ const CALLS = {
       given.push([graph, arrays.map(({ type, data, dims }) => [type, Array.from(data, Number), dims])]);
       return outputs[graph].map(({ data, dims }) => ({ type: "float32", data, dims }));
     };
-    const session = new SESSIONS[info.target](info, run, "fp32");
+    const session = new SESSIONS[info.target](info, run);
     const [encoded, state] = await session.encode(Float32Array.from(chunk), session.initialState());
     const [predicted] = await session.predict(label, session.emptyMemory());
     await session.join(Float32Array.from(frames), Float32Array.from(predicted));
     return { given, encoded: Array.from(encoded), states: state.length };
   },
 
-  joinsRows: ({ info, precision }) => new Session(info, null, precision).joinsRows,
+  /** Of a joiner that adds, and rounds to a scale of all its rows where `shared`. */
+  rowsAreAlone({ info, shared }) {
+    const run = async (graph, [frames, predicted]) => {
+      const sums = frames.data.map((value, i) => value + predicted.data[i]);
+      const scale = Math.max(...sums.map(Math.abs)) / 127;
+      return [{ data: shared ? sums.map((sum) => Math.round(sum / scale) * scale) : sums }];
+    };
+    return rowsAreAlone(new SESSIONS[info.target](info, run));
+  },
+
   endpoint: ({ trailing, utterance }) => isEndpoint(DEFAULT_RULES, trailing, utterance),
   text: ({ pieces }) => piecesToText(pieces),
   tokens: ({ text, vocabSize, blankId }) => parseTokens(text, vocabSize, blankId),

@@ -7,9 +7,10 @@ import pytest
 
 from streaming.bundle import TensorInfo
 from streaming.endpoint import DEFAULT_RULES, is_endpoint
-from streaming.search import greedy_search, initial_search, silent_tokens
+from streaming.search import GreedySearch, silent_tokens
 from streaming.session import SESSIONS
 from streaming.tokens import pieces_to_text, read_tokens
+from tests.reference.frames import search_frames
 
 RNG = np.random.default_rng(3)
 V = 7  # tokens, of which one may be <unk>
@@ -56,10 +57,10 @@ def search_here(case: dict) -> dict:
     info = SimpleNamespace(**case["info"])
     session = TableSession(case["table"], info)
     silent = silent_tokens(info, case["symbols"])
-    state, tokens = initial_search(session), []
+    state, tokens = GreedySearch(session, silent, case["maxSymbols"]).start(), []
     for chunk in case["chunks"]:
-        encoded = np.float32(chunk)[None]
-        [found], [state] = greedy_search(session, encoded, [state], case["maxSymbols"], silent)
+        encoded = np.float32(chunk)
+        found, state = search_frames(session, encoded, state, silent, case["maxSymbols"])
         tokens += [[token.index, token.frame] for token in found]
     return {
         "tokens": tokens,
@@ -144,7 +145,6 @@ def test_the_graphs_are_given_the_same_arrays(values, target):
         "blank_id": 0,
         "state_sizes": [6, 1],
         "features": {"num_mel_bins": bins},
-        "layers": [],
         "tensors": describe_nemo(layers, 4),
     }
     chunk = RNG.normal(size=(1, frames, bins)).astype(np.float32)
@@ -184,14 +184,11 @@ def record_here(target, info, chunk, rows, layers) -> dict:
     return {"given": given, "outputs": outputs}
 
 
-def test_rows_are_joined_together_unless_int8_would_mix_them(values):
-    def ask(precision: str, *forms: str) -> dict:
-        layers = [{"name": "joiner.output", "form": form} for form in forms]
-        info = {"default_precision": "small", "layers": layers}
-        return {"call": "joinsRows", "info": info, "precision": precision}
-
-    asked = [ask("small", "int8"), ask("fp32", "int8"), ask("small", "int4"), ask("small")]
-    assert values(asked) == [False, True, True, False]
+@pytest.mark.parametrize("target", list(SESSIONS))
+def test_a_joiner_that_scales_all_rows_together_is_found(values, target):
+    tensors = {"joiner": {"inputs": [{"shape": ["N", 5]}]}}
+    call = {"call": "rowsAreAlone", "info": {"target": target, "tensors": tensors}}
+    assert values([call | {"shared": True}, call | {"shared": False}]) == [False, True]
 
 
 def test_percentiles(values):

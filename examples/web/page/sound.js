@@ -1,7 +1,7 @@
 // Where sound comes from: the microphone, or a file.
 
 import { AudioError } from "./streaming/errors.js";
-import { isWav, parseWav } from "./streaming/wav.js";
+import { isWav, parseWav } from "./streaming/audio.js";
 
 // A recogniser hears what it heard in training: no echo cancelling, no gating of quiet speech.
 const CONSTRAINTS = {

@@ -1,55 +1,10 @@
 // The recogniser, with the calls of streaming/recognizer.py and so of sherpa-onnx; decoding awaits.
 
 import { DEFAULT_RULES, isEndpoint } from "./endpoint.js";
-import { AudioError } from "./errors.js";
-import { FeatureStream, numFrames, numSamples } from "./features.js";
-import { Resampler } from "./resample.js";
-import { greedySearch, initialSearch, silentTokens } from "./search.js";
+import { GreedySearch } from "./search/greedy.js";
+import { silentTokens } from "./search/token.js";
+import { Stream } from "./stream.js";
 import { piecesToText, UNKNOWN } from "./tokens.js";
-
-/** One speaker's sound and all that is carried for it; made by Recognizer.createStream(). */
-export class Stream {
-  constructor(info, state, search) {
-    this.info = info;
-    this.features = new FeatureStream(info.features);
-    this.state = state;
-    this.search = search;
-    this.tokens = [];
-    this.startFrame = 0; // encoder frames before this segment
-    this.segment = 0;
-    this.finished = false;
-    this.resampler = null;
-    this.sampleRate = 0;
-  }
-
-  /** Takes mono samples in [-1, 1], at any one rate; only stores them. */
-  acceptWaveform(sampleRate, samples) {
-    if (!this.resampler) {
-      this.resampler = new Resampler(sampleRate, this.info.features.sample_rate);
-      this.sampleRate = sampleRate;
-    }
-    if (sampleRate !== this.sampleRate) {
-      throw new AudioError(`the stream began at ${this.sampleRate} Hz and now gets ${sampleRate} Hz`);
-    }
-    if (!samples.every(Number.isFinite)) {
-      throw new AudioError("a sample is not finite: repair or leave out the sound");
-    }
-    this.features.accept(this.resampler.accept(samples));
-  }
-
-  /** Ends the sound: appends as much silence as brings the last word out, up to whole chunks. */
-  inputFinished() {
-    if (this.finished) return;
-    this.finished = true;
-    if (this.resampler) this.features.accept(this.resampler.finish());
-    const { info, features } = this;
-    if (features.numSamples === 0) return;
-    const frames = numFrames(info.features, features.numSamples) + info.tail_frames;
-    const chunks = Math.ceil(frames / info.chunk_frames);
-    const padded = numSamples(info.features, chunks * info.chunk_frames);
-    features.accept(new Float32Array(Math.max(0, padded - features.numSamples)));
-  }
-}
 
 /** Decodes streams with one set of graphs. */
 export class Recognizer {
@@ -57,7 +12,8 @@ export class Recognizer {
     this.session = session;
     this.info = session.info;
     this.symbols = symbols;
-    this.silent = silentTokens(this.info, symbols);
+    const silent = silentTokens(this.info, symbols);
+    this.search = new GreedySearch(session, silent, this.info.max_symbols_per_frame);
     this.frameSeconds = (this.info.subsampling * this.info.features.frame_shift_ms) / 1000;
   }
 
@@ -67,8 +23,7 @@ export class Recognizer {
   }
 
   async createStream() {
-    const search = await initialSearch(this.session);
-    return new Stream(this.info, this.session.initialState(), search);
+    return new Stream(this.info, this.session.initialState(), await this.search.start());
   }
 
   /** True when a whole chunk of features waits to be decoded. */
@@ -80,14 +35,7 @@ export class Recognizer {
   async decodeStream(stream) {
     const chunk = stream.features.read(this.info.chunk_frames);
     const [encoded, state] = await this.session.encode(chunk, stream.state);
-    const maxSymbols = this.info.max_symbols_per_frame;
-    const [tokens, search] = await greedySearch(
-      this.session,
-      encoded,
-      stream.search,
-      maxSymbols,
-      this.silent,
-    );
+    const [tokens, search] = await this.search.advance(encoded, stream.search);
     stream.state = state;
     stream.search = search;
     stream.tokens.push(...tokens.filter(({ index }) => this.symbols[index] !== UNKNOWN));
@@ -106,14 +54,10 @@ export class Recognizer {
 
   /** Begins the next utterance, as sherpa-onnx does: the text starts afresh. */
   async reset(stream) {
-    const { memory, predicted, numFrames: frames } = stream.search;
-    stream.startFrame += frames;
+    stream.startFrame += stream.search.numFrames;
     if (this.session.resetForgets) stream.state = this.session.initialState();
-    if (stream.tokens.length && !this.session.resetForgets) {
-      stream.search = { memory, predicted, numFrames: 0, numTrailingBlanks: 0 };
-    } else {
-      stream.search = await initialSearch(this.session);
-    }
+    const goesOn = stream.tokens.length > 0 && !this.session.resetForgets;
+    stream.search = goesOn ? this.search.resume(stream.search) : await this.search.start();
     if (stream.tokens.length) stream.segment += 1;
     stream.tokens = [];
   }

@@ -1,8 +1,9 @@
-// WAV files to mono samples, bit for bit as streaming/audio.py reads them; other formats are the
-// browser's to decode (sound.js), which resamples by its own filter.
+// Samples that are checked, and WAV files to mono samples, bit for bit as streaming/audio.py has them.
+// Other formats are the browser's to decode (sound.js), which resamples by its own filter.
 
 import { AudioError } from "./errors.js";
 
+const MAX_LEVEL = 64; // far over full scale, far under int16 cast to float
 const UNKNOWN_SIZE = 0x7ffff000; // sizes from here on, and 0: a writer to a pipe did not know it
 const PCM = 1;
 const FLOAT = 3;
@@ -17,6 +18,17 @@ const READERS = {
   [`${FLOAT} 32`]: (view, at) => view.getFloat32(at, true),
   [`${FLOAT} 64`]: (view, at) => view.getFloat64(at, true),
 };
+
+/** Raises AudioError for samples that are not finite or far beyond [-1, 1]. */
+export function checkSamples(samples) {
+  const wrong = samples.findIndex((sample) => !(Math.abs(sample) <= MAX_LEVEL)); // or NaN
+  if (wrong < 0) return;
+  throw new AudioError(
+    Number.isFinite(samples[wrong])
+      ? `samples reach beyond ±${MAX_LEVEL}: scale them to [-1, 1]`
+      : `sample ${wrong} is not finite: repair or leave out the sound`,
+  );
+}
 
 /** True for a file that starts like a WAV file. */
 export function isWav(buffer) {
