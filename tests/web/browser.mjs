@@ -143,6 +143,18 @@ const SCENARIOS = {
     return { online, offline: await transcribe(page, task.files[0]) };
   },
 
+  /** {files}: what the page says to each. */
+  async refuse(page) {
+    const errors = [];
+    for (const file of task.files) {
+      await page.locator("#file").setInputFiles(file);
+      await page.locator("#error").waitFor({ state: "visible" });
+      errors.push(await shown(page, "error"));
+      await page.evaluate(() => (document.getElementById("error").hidden = true));
+    }
+    return { errors };
+  },
+
   /** {viewport}: what does not fit, and what a finger would miss. */
   async layout(page) {
     const small = await page.evaluate(() => {

@@ -100,13 +100,28 @@ def test_no_microphone(browse, bundle, denied, said):
 
 
 def test_files_give_the_same_tokens(browse, bundle, tmp_path):
-    """At the model's rate, at another one, in stereo; by the page's own reading of WAV."""
+    """At the model's rate, at another one, in stereo; FLAC is the browser's to decode."""
     signals = [(make_speech(32000, 1), 16000), (make_speech(30000, 2), 22050)]
     signals.append((np.stack([make_speech(9000, 3), make_speech(9000, 4)], axis=1), 16000))
     files = [write_wav(tmp_path / f"{i}.wav", *signal) for i, signal in enumerate(signals)]
+    files.append(str(tmp_path / "speech.flac"))
+    soundfile.write(files[-1], signals[0][0], 16000, subtype="PCM_16")
     found = browse("files", bundle, files=files, query="?precision=fp32")
     assert found["tokens"] == [tokens_here(bundle, "fp32", path) for path in files]
     assert found["after"]["isolated"] and not found["faults"]
+
+
+def test_files_without_sound_are_refused(browse, bundle, tmp_path):
+    files = [tmp_path / name for name in ("no.mp3", "empty.wav", "short.wav")]
+    files[0].write_text("no sound")
+    files[1].write_bytes(b"")
+    write_wav(files[2], make_speech(8000))
+    files[2].write_bytes(files[2].read_bytes()[:-100])
+    found = browse("refuse", bundle, files=[str(path) for path in files])
+    assert found["errors"][0] == "no.mp3: no sound this browser can read"
+    assert found["errors"][1] == "empty.wav: the file is empty"
+    assert found["errors"][2].startswith("short.wav: the WAV file holds")
+    assert found["after"]["status"] == "Ready"
 
 
 def test_it_works_without_a_network(browse, bundle, tmp_path):
@@ -146,13 +161,9 @@ def test_it_fits_a_finger_and_a_keyboard(browse, bundle, width):
     found = browse("layout", bundle, viewport={"width": width, "height": 740})
     assert found["small"] == []
     assert found["overflow"] == 0
-    assert [name for name, _ in found["reached"]][:4] == [
-        "microphone",
-        "choose",
-        "splits",
-        "summary",
-    ]
-    assert all(outline != "none" for _, outline in found["reached"][:4])
+    names, outlines = zip(*found["reached"][:5], strict=True)
+    assert names == ("transcript", "microphone", "choose", "splits", "summary")
+    assert "none" not in outlines, "the focus is seen"
     for part in ("status: Ready", "meter", 'button "Start microphone"', 'checkbox "New line'):
         assert part in found["tree"]
 

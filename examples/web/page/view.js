@@ -94,7 +94,7 @@ export function showState(state) {
   const button = element("microphone");
   const active = state === "listening" || state === "file";
   button.disabled = state === "loading";
-  button.setAttribute("aria-pressed", String(active));
+  button.classList.toggle("stop", active);
   button.textContent = active ? "Stop" : "Start microphone";
   element("choose").disabled = state !== "idle";
   element("splits").disabled = active;
