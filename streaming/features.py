@@ -66,11 +66,11 @@ class FeatureSettings:
 
     @property
     def shift_samples(self) -> int:
-        return round(self.sample_rate * self.frame_shift_ms / 1000)
+        return int(self.sample_rate * self.frame_shift_ms / 1000)  # kaldi cuts off, too
 
     @property
     def length_samples(self) -> int:
-        return round(self.sample_rate * self.frame_length_ms / 1000)
+        return int(self.sample_rate * self.frame_length_ms / 1000)
 
     def num_frames(self, num_samples: int) -> int:
         """Frames of a finished signal: frames are centred on their shift, so no edge is lost."""
