@@ -78,7 +78,7 @@ class FeatureSettings:
 
     def num_whole_frames(self, num_samples: int) -> int:
         """Frames of a signal that may go on: those whose every sample is there."""
-        last = num_samples - self.length_samples // 2 - self.shift_samples // 2
+        last = num_samples - self.num_samples(1)
         return max(0, last // self.shift_samples + 1)
 
     def num_samples(self, num_frames: int) -> int:
@@ -86,7 +86,7 @@ class FeatureSettings:
         if num_frames <= 0:
             return 0
         centre = (num_frames - 1) * self.shift_samples + self.shift_samples // 2
-        return centre + self.length_samples // 2
+        return centre - self.length_samples // 2 + self.length_samples
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
