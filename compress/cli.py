@@ -19,10 +19,17 @@ import typer
 from compress.atomic import is_disk_full
 from compress.cli_options import (
     DEMO_TEACHER,
+    BlankPenalty,
     ChunkMs,
     Data,
+    DecodingMethod,
     Distill,
     Exclude,
+    HotwordsFile,
+    HotwordsScore,
+    Lm,
+    LmWeight,
+    MaxActivePaths,
     MaxWerIncrease,
     Noise,
     Out,
@@ -323,6 +330,8 @@ def train_language_model(
     with resumable():
         train_lm(settings, tokenizer, text or [], data or [], out, resume)
     say(f"wrote {out}")
+    if kind == "ngram":
+        say(f"next: compress transcribe BUNDLE FILE.wav --lm {out}/lm.arpa")
     say(f"next: lm: {out} below methods, one_best in a copy of compress/recipes/one-best-lm.yaml")
 
 
@@ -504,11 +513,39 @@ def transcribe(
         str | None, typer.Option(help="fp32, int8, static or int4; the bundle's own.")
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of onnxruntime.")] = 1,
+    words: Annotated[
+        bool, typer.Option("--words", help="Words with times and confidences, in jsonl.")
+    ] = False,
+    decoding_method: DecodingMethod = "greedy_search",
+    max_active_paths: MaxActivePaths = 4,
+    hotwords_file: HotwordsFile = None,
+    hotwords_score: HotwordsScore = 1.5,
+    lm: Lm = None,
+    lm_weight: LmWeight = 0.3,
+    blank_penalty: BlankPenalty = 0.0,
 ) -> None:
     """Write what is said in sound files."""
     from compress.transcribe import transcribe_files
+    from streaming import DecodingSettings
 
-    transcribe_files(bundle, files, format, precision=precision, num_threads=threads)
+    decoding = DecodingSettings(
+        decoding_method=decoding_method,
+        max_active_paths=max_active_paths,
+        hotwords_file=hotwords_file,
+        hotwords_score=hotwords_score,
+        lm=lm,
+        lm_weight=lm_weight,
+        blank_penalty=blank_penalty,
+    )
+    transcribe_files(
+        bundle,
+        files,
+        format,
+        precision=precision,
+        num_threads=threads,
+        decoding=decoding,
+        words=words,
+    )
 
 
 @app.command(epilog="Example: compress listen runs/channel-0.9/bundle")
@@ -520,11 +557,28 @@ def listen(
     precision: Annotated[
         str | None, typer.Option(help="fp32, int8, static or int4; the bundle's own.")
     ] = None,
+    decoding_method: DecodingMethod = "greedy_search",
+    max_active_paths: MaxActivePaths = 4,
+    hotwords_file: HotwordsFile = None,
+    hotwords_score: HotwordsScore = 1.5,
+    lm: Lm = None,
+    lm_weight: LmWeight = 0.3,
+    blank_penalty: BlankPenalty = 0.0,
 ) -> None:
     """Show text while you speak; Ctrl-C ends."""
     from compress.listen import listen as listen_to
+    from streaming import DecodingSettings
 
-    listen_to(bundle, device, precision=precision)
+    decoding = DecodingSettings(
+        decoding_method=decoding_method,
+        max_active_paths=max_active_paths,
+        hotwords_file=hotwords_file,
+        hotwords_score=hotwords_score,
+        lm=lm,
+        lm_weight=lm_weight,
+        blank_penalty=blank_penalty,
+    )
+    listen_to(bundle, device, precision=precision, decoding=decoding)
 
 
 @app.command(epilog="Example: compress doctor")

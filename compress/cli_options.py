@@ -58,6 +58,21 @@ ChunkMs = Annotated[
 RecipeName = Annotated[str, typer.Option(help="Name or YAML file of the run's settings.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps; the recipe's by default.")]
 Seed = Annotated[int | None, typer.Option(help="The recipe's by default.")]
+DecodingMethod = Annotated[
+    str, typer.Option(help="greedy_search, or modified_beam_search of several hypotheses.")
+]
+MaxActivePaths = Annotated[int, typer.Option(help="Hypotheses that a beam search keeps.")]
+HotwordsFile = Annotated[
+    Path | None,
+    typer.Option(help="Phrases to expect, one a line; a score may follow, as in PHRASE :2.0"),
+]
+HotwordsScore = Annotated[float, typer.Option(help="Nats a token of phrases without a score.")]
+Lm = Annotated[
+    Path | None,
+    typer.Option(help="n-gram model over the bundle's pieces: lm.arpa of compress train-lm."),
+]
+LmWeight = Annotated[float, typer.Option(help="How much of a say --lm has.")]
+BlankPenalty = Annotated[float, typer.Option(help="Nats off blank: more words, also wrong ones.")]
 Distill = Annotated[
     str | None, typer.Option(help="Methods and weights, as in lattice=1.0; none for none.")
 ]

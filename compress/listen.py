@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from streaming import Recognizer, open_bundle
+from streaming import DecodingSettings, Recognizer, open_bundle
 from streaming.features import FloatArray
 from streaming.microphone import open_microphone
 
@@ -20,6 +20,7 @@ def listen(
     precision: str | None = None,
     num_threads: int = 1,
     realtime: bool = True,
+    decoding: DecodingSettings | None = None,
 ) -> None:
     """Shows the growing text in place and a line per utterance, until Ctrl-C or the file's end.
 
@@ -27,7 +28,7 @@ def listen(
     utterances are written. Ctrl-C is the normal end: what was heard by then is written.
     """
     out = out or sys.stdout
-    recognizer = open_bundle(bundle, precision, num_threads)
+    recognizer = open_bundle(bundle, precision, num_threads, decoding=decoding)
     sample_rate = recognizer.info.features.sample_rate
     show_utterances(recognizer, _announce(open_microphone(device, sample_rate, realtime)), out)
 

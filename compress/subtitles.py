@@ -1,16 +1,13 @@
 """Subtitles from token timestamps: words, then cues, as SubRip (srt) or WebVTT (vtt)."""
 
-import itertools
 from dataclasses import dataclass
 from typing import TextIO
 
-from streaming import Result
-from streaming.tokens import WORD_START, pieces_to_text
+from streaming import Result, Word
 
 MAX_CUE_SECONDS = 6.0
 MAX_CUE_CHARACTERS = 84  # two lines of 42, the usual limit on a screen
 MAX_GAP_SECONDS = 1.0
-LAST_TOKEN_SECONDS = 0.4  # a token's timestamp is where it was emitted; its sound goes on a little
 
 
 @dataclass(frozen=True)
@@ -24,36 +21,25 @@ class Cue:
 
 def build_cues(result: Result) -> list[Cue]:
     """Groups words into cues; a gap, the length or the duration begins a new one."""
-    groups: list[list[Cue]] = []
-    for word in _build_words(result):
+    groups: list[list[Word]] = []
+    for word in result.words:
         if groups and _fits(groups[-1], word):
             groups[-1].append(word)
         else:
             groups.append([word])
-    return [Cue(g[0].start, g[-1].end, " ".join(word.text for word in g)) for g in groups]
+    return [
+        Cue(group[0].start_seconds, group[-1].end_seconds, " ".join(word.text for word in group))
+        for group in groups
+    ]
 
 
-def _fits(cue: list[Cue], word: Cue) -> bool:
+def _fits(cue: list[Word], word: Word) -> bool:
     characters = sum(len(w.text) + 1 for w in cue) + len(word.text)
     return (
-        word.start - cue[-1].end <= MAX_GAP_SECONDS
-        and word.end - cue[0].start <= MAX_CUE_SECONDS
+        word.start_seconds - cue[-1].end_seconds <= MAX_GAP_SECONDS
+        and word.end_seconds - cue[0].start_seconds <= MAX_CUE_SECONDS
         and characters <= MAX_CUE_CHARACTERS
     )
-
-
-def _build_words(result: Result) -> list[Cue]:
-    """Words with times; a word ends after its last token, at the latest where the next begins."""
-    starts = [n for n, token in enumerate(result.tokens) if n == 0 or token.startswith(WORD_START)]
-    words = []
-    for start, stop in itertools.pairwise([*starts, len(result.tokens)]):
-        end = result.timestamps[stop - 1] + LAST_TOKEN_SECONDS
-        if stop < len(result.tokens):
-            end = min(end, result.timestamps[stop])
-        text = pieces_to_text(result.tokens[start:stop])
-        if text:
-            words.append(Cue(result.timestamps[start], end, text))
-    return words
 
 
 def format_time(seconds: float, decimal_mark: str) -> str:

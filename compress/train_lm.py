@@ -19,6 +19,7 @@ from compress.data import grammar
 from compress.data.sets import real_cuts
 from compress.data.tokenizer import Tokenizer
 from compress.lm import LstmModel, NgramModel, fingerprint, save_lm
+from compress.lm.arpa import write_arpa
 from compress.lm.config import LstmConfig, NgramConfig
 from compress.lm.corpus import Corpus, Sentence, encode_corpus, read_sentences
 from compress.lm.kneser_ney import check_order
@@ -99,6 +100,8 @@ def train_lm(
         "seconds": round(time.monotonic() - started, 2),
     }
     save_lm(lm, out)
+    if isinstance(lm, NgramModel):
+        write_arpa(lm, tokenizer.tokens(), out / "lm.arpa")
     write_json(out / "record.json", record)
     shutil.rmtree(out / "corpus")
     return record

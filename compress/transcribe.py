@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from compress.progress import progress_bar
 from compress.subtitles import write_srt, write_vtt
-from streaming import InputError, Recognizer, Result, open_bundle
+from streaming import DecodingSettings, InputError, Recognizer, Result, open_bundle
 from streaming.audio import SUFFIXES, open_audio
 
 BAR_AFTER_SECONDS = 2.0
@@ -24,19 +25,24 @@ def transcribe_files(
     out: TextIO | None = None,
     precision: str | None = None,
     num_threads: int = 1,
+    decoding: DecodingSettings | None = None,
+    words: bool = False,
 ) -> None:
     """Writes the transcripts of files, folders and globs to `out` (standard output), in order.
 
-    format: a key of FORMATS. A bad file does not keep the others from being written; then
-    InputError names the first bad one. Nothing is read before the bundle and the format are good.
+    format: a key of FORMATS. words: adds them to jsonl. A bad file does not keep the others from
+    being written; then InputError names the first bad one. Nothing is read before the bundle and
+    the format are good.
     """
     if format not in FORMATS:
         raise InputError(f"format {format!r} is not known: use one of {', '.join(FORMATS)}")
     paths = find_audio(files)
     if format in ONE_FILE_FORMATS and len(paths) > 1:
         raise InputError(f"{format} holds one file, got {len(paths)}: give one, or use jsonl")
-    recognizer = open_bundle(bundle, precision, num_threads)
-    write = FORMATS[format]
+    if words and format != "jsonl":
+        raise InputError(f"{format} has no place for words: use --format jsonl with --words")
+    recognizer = open_bundle(bundle, precision, num_threads, decoding=decoding)
+    write = _write_jsonl_words if words else FORMATS[format]
     errors = []
     with _progress(len(paths)) as advance:
         for path in paths:
@@ -67,7 +73,7 @@ def transcribe_file(
             advance(len(block) / file.num_samples)
         stream.finish()
         result = recognizer.get_result_all(stream)
-        return Result(result.text, result.tokens, result.timestamps, round(file.seconds, 3))
+        return replace(result, seconds=round(file.seconds, 3))
 
 
 def find_audio(files: Sequence[Path | str]) -> list[Path]:
@@ -118,13 +124,24 @@ def _write_text(out: TextIO, path: Path, result: Result, num_files: int) -> None
 
 
 def _write_jsonl(out: TextIO, path: Path, result: Result, num_files: int) -> None:
-    line = {
+    _write_json(out, _describe(path, result))
+
+
+def _write_jsonl_words(out: TextIO, path: Path, result: Result, num_files: int) -> None:
+    _write_json(out, _describe(path, result) | {"words": [asdict(word) for word in result.words]})
+
+
+def _describe(path: Path, result: Result) -> dict[str, Any]:
+    return {
         "file": str(path),
         "text": result.text,
         "tokens": result.tokens,
         "timestamps": result.timestamps,
         "seconds": result.seconds,
     }
+
+
+def _write_json(out: TextIO, line: dict[str, Any]) -> None:
     out.write(json.dumps(line, ensure_ascii=False) + "\n")
     out.flush()
 

@@ -21,17 +21,25 @@ from streaming.errors import InputError
 from streaming.features import FloatArray
 from streaming.paused import read_values
 from streaming.result import Result
-from streaming.search import GreedySearch, Search, silent_tokens
+from streaming.search import (
+    DecodingSettings,
+    Search,
+    Speller,
+    Token,
+    make_search,
+    spell_phrases,
+    split_phrases,
+)
 from streaming.session import open_session
 from streaming.stream import Stream
 from streaming.tokens import UNKNOWN, pieces_to_text, read_tokens
+from streaming.words import stable_prefix
 
 
 class Recognizer:
     """Decodes any number of streams with one set of graphs.
 
-    max_symbols_per_frame: None takes the bundle's own, which is sherpa-onnx's: 1, or 10
-    of target sherpa_nemo.
+    decoding: the search and what else has a say; greedy alone when None.
     """
 
     def __init__(
@@ -39,18 +47,16 @@ class Recognizer:
         info: BundleInfo,
         precision: str | None = None,
         num_threads: int = 1,
-        max_symbols_per_frame: int | None = None,
+        decoding: DecodingSettings | None = None,
         endpoint_rules: tuple[EndpointRule, ...] = DEFAULT_RULES,
     ) -> None:
         assert info.folder is not None, "a Recognizer needs a bundle that was read from a folder"
         self.info = info
         self.symbols = read_tokens(info.folder / TOKENS_FILE, info.vocab_size, info.blank_id)
         self.session = open_session(info, precision, num_threads)
-        self.search: Search = GreedySearch(
-            self.session,
-            silent_tokens(info, self.symbols),
-            max_symbols_per_frame or info.max_symbols_per_frame,
-        )
+        self.decoding = decoding or DecodingSettings()
+        self._speller = Speller(self.symbols)
+        self.search: Search = make_search(self.session, self.symbols, self._speller, self.decoding)
         self.endpoint_rules = endpoint_rules
         self._hidden = {i for i, symbol in enumerate(self.symbols) if symbol == UNKNOWN}
 
@@ -59,10 +65,13 @@ class Recognizer:
         """What two recognisers have in common when a stream of one can go on in the other."""
         assert self.info.folder is not None
         files = hash_file(self.info.folder / SUMS_FILE)
-        return f"{files} {self.session.precision}"
+        return f"{files} {self.session.precision} {self.decoding.identity}"
 
-    def create_stream(self) -> Stream:
-        return Stream(self)
+    def create_stream(self, hotwords: str | Sequence[str] = ()) -> Stream:
+        """hotwords: of this stream, beside the recogniser's; as in DecodingSettings."""
+        lines = split_phrases(hotwords)
+        phrases = spell_phrases(lines, self._speller, self.decoding.hotwords_score)
+        return Stream(self, phrases)
 
     def resume_stream(self, paused: bytes) -> Stream:
         """The stream that Stream.pause() was called on, here or on another machine.
@@ -145,18 +154,36 @@ class Recognizer:
 
     def get_result(self, stream: Stream) -> str:
         """The text since the stream began or was last reset."""
-        return pieces_to_text([self.symbols[token.index] for token in stream.tokens])
+        return pieces_to_text([self.symbols[token.index] for token in self._heard(stream)])
+
+    def get_stable_prefix(self, stream: Stream) -> str:
+        """The beginning of the text that later sound will not change: whole words.
+
+        It grows until the next reset, and each is a prefix of the next and of the final text. All
+        of the text once its input is finished and decoded.
+        """
+        if stream.is_finished and not self.is_ready(stream):
+            return self.get_result(stream)
+        return stable_prefix([self.symbols[token.index] for token in stream.tokens])
+
+    def _heard(self, stream: Stream) -> list[Token]:
+        """The certain tokens and the best guess at those after them."""
+        pending = (t for t in stream.search.pending if t.index not in self._hidden)
+        return [*stream.tokens, *pending]
 
     def get_result_all(self, stream: Stream) -> Result:
         frame_seconds = self.info.frame_seconds
-        pieces = [self.symbols[token.index] for token in stream.tokens]
+        heard = self._heard(stream)
+        pieces = [self.symbols[token.index] for token in heard]
         return Result(
             text=pieces_to_text(pieces),
             tokens=pieces,
-            timestamps=[round(token.frame * frame_seconds, 3) for token in stream.tokens],
+            timestamps=[round(token.frame * frame_seconds, 3) for token in heard],
             seconds=round(stream.search.num_frames * frame_seconds, 3),
             start_seconds=round(stream.start_frame * frame_seconds, 3),
             segment=stream.segment,
+            log_probs=[token.log_prob for token in heard],
+            stable_prefix=self.get_stable_prefix(stream),
         )
 
     def is_endpoint(self, stream: Stream) -> bool:
@@ -172,13 +199,14 @@ class Recognizer:
         unless nothing was heard. Target sherpa_nemo: both begin anew.
         """
         stream.start_frame += stream.search.num_frames
-        stream.segment += bool(stream.tokens)
+        heard = bool(self._heard(stream))
+        stream.segment += heard
         if self.session.reset_forgets:
             stream.state = self.session.initial_state()
-        if stream.tokens and not self.session.reset_forgets:
+        if heard and not self.session.reset_forgets:
             stream.search = self.search.resume(stream.search)
         else:
-            stream.search = self.search.start()
+            stream.search = self.search.start(stream.search.hotwords)
         stream.tokens = []
 
     def transcribe(

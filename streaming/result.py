@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from streaming.words import Word, build_words
+
 
 @dataclass(frozen=True)
 class Result:
@@ -9,7 +11,8 @@ class Result:
 
     tokens: pieces; timestamps: seconds from start_seconds to the frame that emitted each;
     seconds: how much sound was decoded; start_seconds: where in the stream this segment starts;
-    log_probs: log P of each token at its frame, in nats, sherpa-onnx's ys_probs.
+    log_probs: log P of each token at its frame, in nats, sherpa-onnx's ys_probs;
+    stable_prefix: the beginning of the text that later sound will not change.
     """
 
     text: str
@@ -19,3 +22,9 @@ class Result:
     start_seconds: float = 0.0
     segment: int = 0
     log_probs: list[float] = field(default_factory=list, compare=False)
+    stable_prefix: str = field(default="", compare=False)
+
+    @property
+    def words(self) -> list[Word]:
+        """The words with times and confidences; made when asked for."""
+        return build_words(self.tokens, self.timestamps, self.log_probs)

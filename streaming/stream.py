@@ -10,7 +10,7 @@ from streaming.errors import AudioError, InputError
 from streaming.features import FeatureStream
 from streaming.paused import write_values
 from streaming.resample import Resampler
-from streaming.search import SearchState, Token
+from streaming.search import Phrases, SearchState, Token
 
 if TYPE_CHECKING:
     from streaming.recognizer import Recognizer
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 class Stream:
     """One speaker's audio and all that is carried for it; made by Recognizer.create_stream()."""
 
-    def __init__(self, recognizer: "Recognizer") -> None:
+    def __init__(self, recognizer: "Recognizer", hotwords: Phrases = ()) -> None:
         session = recognizer.session
         self.features = FeatureStream(recognizer.info.features)
         self.state = session.initial_state()
-        self.search: SearchState = recognizer.search.start()
+        self.search: SearchState = recognizer.search.start(hotwords)
         self.tokens: list[Token] = []
         self.start_frame = 0  # encoder frames before this segment
         self.segment = 0
@@ -69,6 +69,11 @@ class Stream:
         num_chunks = -(-num_frames // info.chunk_frames)
         padded = settings.num_samples(num_chunks * info.chunk_frames)
         self.features.accept(np.zeros(max(0, padded - num_samples), dtype=np.float32))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no more sound will come."""
+        return self._finished
 
     def accept(self, samples: npt.ArrayLike, sample_rate: int | None = None) -> str:
         """Takes samples (at the model's own rate when none is given); returns the text so far."""

@@ -293,6 +293,38 @@ def test_any_rate_and_channels_for_transcribe(bundle, tmp_path, capsys, sample_r
     assert not told.err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--decoding-method", "beam"], "greedy_search, modified_beam_search"),
+        (["--max-active-paths", "0"], "max_active_paths is 0"),
+        (["--hotwords-file", "gone.txt"], "gone.txt"),
+        (["--hotwords-score", "-1"], "hotwords_score is -1"),
+        (["--lm", "gone.arpa"], "gone.arpa is no file"),
+        (["--lm-weight", "nan"], "lm_weight is nan"),
+        (["--blank-penalty", "-2"], "blank_penalty is -2"),
+    ],
+)
+def test_decoding_options(refuse, bundle, tmp_path, options, message):
+    soundfile.write(tmp_path / "talk.wav", make_speech(16_000), 16_000)
+    arguments = ["transcribe", bundle, tmp_path / "talk.wav", *options]
+    assert message in refuse(run, *arguments, alone=True)
+    if options[0] != "--decoding-method":
+        assert message in refuse(run, "listen", bundle, *options, alone=True)
+
+
+def test_a_beam_and_hotwords_from_the_command_line(bundle, tmp_path, capsys):
+    soundfile.write(tmp_path / "talk.wav", make_speech(16_000), 16_000)
+    (tmp_path / "hotwords.txt").write_text("coz :20\n")
+    hotwords = ["--hotwords-file", tmp_path / "hotwords.txt"]
+    texts = []
+    for options in ([], ["--decoding-method", "modified_beam_search"], hotwords):
+        assert run("transcribe", bundle, tmp_path / "talk.wav", *options) == 0
+        texts.append(capsys.readouterr().out)
+    assert len(set(texts)) == 3
+    assert "coz" in texts[2]
+
+
 def test_no_bundle(refuse, tmp_path):
     soundfile.write(tmp_path / "talk.wav", make_speech(16_000), 16_000)
     refuse(run, "transcribe", tmp_path / "nowhere", tmp_path / "talk.wav", alone=True)

@@ -12,7 +12,7 @@ import streaming
 from compress import transcribe
 from compress.subtitles import build_cues, format_time, write_srt, write_vtt
 from compress.transcribe import find_audio, transcribe_files
-from streaming import InputError, Result
+from streaming import DecodingSettings, InputError, Result
 from tests.streaming.tiny_bundle import build_bundle, make_speech
 
 
@@ -55,6 +55,31 @@ def test_jsonl_equals_the_recogniser(bundle, sounds):
     samples, _ = soundfile.read(sounds / "a.wav", dtype="float32")
     row = json.loads(run(bundle, [sounds / "a.wav"], "jsonl"))
     assert row["text"] == list(streaming.open_bundle(bundle).transcribe([samples]))[-1]
+
+
+def test_words_are_an_extra_of_jsonl(bundle, sounds):
+    row = json.loads(run(bundle, [sounds / "a.wav"], "jsonl", words=True))
+    plain = json.loads(run(bundle, [sounds / "a.wav"], "jsonl"))
+    words = row.pop("words")
+    assert row == plain
+    assert " ".join(word["text"] for word in words) == row["text"] != ""
+    assert list(words[0]) == ["text", "start_seconds", "end_seconds", "confidence"]
+    with pytest.raises(InputError, match="--format jsonl"):
+        run(bundle, [sounds / "a.wav"], "srt", words=True)
+
+
+def test_the_search_is_that_of_the_settings(bundle, sounds):
+    plain = run(bundle, [sounds / "a.wav"])
+    for decoding in (
+        DecodingSettings("modified_beam_search"),
+        DecodingSettings(hotwords=["coz"], hotwords_score=20.0),
+        DecodingSettings(blank_penalty=5.0),
+    ):
+        samples, _ = soundfile.read(sounds / "a.wav", dtype="float32")
+        text = run(bundle, [sounds / "a.wav"], decoding=decoding)
+        recognizer = streaming.open_bundle(bundle, decoding=decoding)
+        assert text == [*recognizer.transcribe([samples])][-1] + "\n"
+        assert text != plain
 
 
 def test_text_of_one_and_of_several(bundle, sounds):

@@ -1,6 +1,7 @@
 """Language models on disk, read without pickled code and strictly checked.
 
 folder/  lm.safetensors   config.json with the hashes of weights and tokenizer, written last
+         lm.arpa          of an n-gram, for decoders; never read back (arpa.py)
 """
 
 from __future__ import annotations

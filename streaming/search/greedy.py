@@ -9,18 +9,23 @@ Between two emissions the predictor's answer does not change, so these are the t
 over frames (tests/reference/frames.py), with 1 + emissions calls of the joiner instead of T'. The
 idea is "label looping" of 2406.06220, which batches utterances; here a chunk is the batch.
 
+Nor do a language model's opinion and the hotwords' gains change between two emissions: they are
+added to the frames' log probabilities (fusion.py).
+
 sherpa-onnx's greedy search is the case max_symbols = 1 of target sherpa_lstm, <unk> counting as
 blank there as here, and max_symbols = 10 of target sherpa_nemo, where <unk> is a label, though
 no result shows it.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from streaming.features import FloatArray
-from streaming.search.token import Token, log_softmax_at
+from streaming.search.fusion import Fusion, FusionState
+from streaming.search.hotwords import Phrases
+from streaming.search.token import Token
 from streaming.session import Array, Memory, Session
 
 
@@ -36,6 +41,11 @@ class GreedyState:
     predicted: FloatArray
     num_frames: int = 0
     num_trailing_blanks: int = 0
+    fusion: FusionState = field(default_factory=FusionState)
+
+    @property
+    def hotwords(self) -> Phrases:
+        return self.fusion.phrases
 
     @property
     def pending(self) -> tuple[Token, ...]:
@@ -46,7 +56,7 @@ class Cursor:
     """Where one stream is in the chunk: the frame that is asked about next, and what came out."""
 
     def __init__(self, state: GreedyState) -> None:
-        self.memory, self.predicted = state.memory, state.predicted
+        self.memory, self.predicted, self.fusion = state.memory, state.predicted, state.fusion
         self.first_frame = state.num_frames
         self.frame = 0
         self.num_symbols = 0  # emitted at this frame
@@ -68,7 +78,7 @@ class Cursor:
         trailing = state.num_trailing_blanks + num_frames
         if self.tokens:
             trailing = total - self.tokens[-1].frame - 1
-        return GreedyState(self.memory, self.predicted, total, trailing)
+        return GreedyState(self.memory, self.predicted, total, trailing, self.fusion)
 
 
 class GreedySearch:
@@ -77,20 +87,29 @@ class GreedySearch:
     blanks: the ids that emit nothing, see silent_tokens(). max_symbols: most tokens of a frame.
     """
 
-    def __init__(self, session: Session, blanks: Iterable[int], max_symbols: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        blanks: Iterable[int],
+        max_symbols: int,
+        fusion: Fusion | None = None,
+    ) -> None:
         self.session = session
+        self.fusion = fusion or Fusion(session.info.blank_id)
         self.max_symbols = max_symbols
         self.blanks = frozenset(blanks)
 
-    def start(self) -> GreedyState:
+    def start(self, hotwords: Phrases = ()) -> GreedyState:
         """The state before the first frame: the predictor has heard blank."""
         blank = np.array([self.session.info.blank_id], dtype=np.int64)
         predicted, memory = self.session.predict(blank, self.session.empty_memory())
-        return GreedyState(tuple(part[0] for part in memory), predicted[0])
+        fusion = self.fusion.start(hotwords)
+        return GreedyState(tuple(part[0] for part in memory), predicted[0], fusion=fusion)
 
     def resume(self, state: GreedyState) -> GreedyState:
         """The state of the next segment: it counts from zero, and the last labels stay known."""
-        return replace(state, num_frames=0, num_trailing_blanks=0)
+        fusion = self.fusion.start(state.hotwords)
+        return replace(state, num_frames=0, num_trailing_blanks=0, fusion=fusion)
 
     def advance(
         self, encoded: FloatArray, states: Sequence[GreedyState]
@@ -116,7 +135,8 @@ class GreedySearch:
         parts = [encoded[n, cursors[n].frame :] for n in active]
         parts = parts if alone else [part[:1] for part in parts]
         logits = self._join(parts, [cursors[n].predicted for n in active])
-        best: list[int] = logits.argmax(axis=1).tolist()
+        scores = self._score(logits, [cursors[n].fusion for n in active], parts)
+        best: list[int] = scores.argmax(axis=1).tolist()
         labels, start = {}, 0
         for n, part in zip(active, parts, strict=True):
             cursor, end, row = cursors[n], start + len(part), start
@@ -125,9 +145,21 @@ class GreedySearch:
             cursor.move_to(cursor.frame + row - start)
             if row < end:
                 labels[n] = best[row]
-                cursor.emit(best[row], log_softmax_at(logits[row], best[row]), self.max_symbols)
+                log_prob = self.fusion.confidence(logits[row], best[row])
+                cursor.emit(best[row], log_prob, self.max_symbols)
+                cursor.fusion, _ = self.fusion.follow(cursor.fusion, best[row])
             start = end
         return labels
+
+    def _score(
+        self, logits: FloatArray, states: Sequence[FusionState], parts: Sequence[FloatArray]
+    ) -> FloatArray:
+        """(R, V), the larger the likelier; as they are when nothing else has a say."""
+        if not any(map(self.fusion.has_say, states)):
+            return self.fusion.penalise(logits)
+        counts = [len(part) for part in parts]
+        gains = self.fusion.gains(states, logits.shape[1])
+        return self.fusion.scores(logits, states, counts) + np.repeat(gains, counts, axis=0)
 
     def _join(self, parts: list[FloatArray], predicted: list[FloatArray]) -> FloatArray:
         """Frames (.., J) of each stream with its prediction (J,) -> logits (R, V)."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from streaming.bundle import BundleInfo
 from streaming.features import FloatArray
+from streaming.search.hotwords import Phrases
 from streaming.tokens import UNKNOWN
 
 
@@ -26,7 +27,11 @@ class SearchState(Protocol):
 
     pending: the best guess at the tokens after those that are certain. num_frames: encoder frames
     searched since the segment began; num_trailing_blanks: how many of them since the last token.
+    hotwords: the stream's own.
     """
+
+    @property
+    def hotwords(self) -> Phrases: ...
 
     @property
     def pending(self) -> tuple[Token, ...]: ...
@@ -44,7 +49,7 @@ class Search(Protocol):
     A state handed to advance() or resume() is one of this search's own.
     """
 
-    def start(self) -> Any: ...
+    def start(self, hotwords: Phrases = ()) -> Any: ...
 
     def resume(self, state: Any) -> Any: ...
 
@@ -60,5 +65,13 @@ def silent_tokens(info: BundleInfo, symbols: Sequence[str]) -> frozenset[int]:
 
 
 def log_softmax_at(logits: FloatArray, label: int) -> float:
-    """log softmax(logits)[label] of one frame (V,), in nats; label: one of the likely ones."""
-    return -math.log(np.exp(logits - logits[label]).sum())
+    """log softmax(logits)[label] of one frame (V,), in nats."""
+    peak = logits.max()
+    return float(logits[label] - peak) - math.log(np.exp(logits - peak).sum())
+
+
+def log_softmax(logits: FloatArray) -> FloatArray:
+    """log softmax over the last axis, in nats."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    normalised: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return normalised

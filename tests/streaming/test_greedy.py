@@ -1,7 +1,5 @@
 """Label looping against the loop over frames, on sessions that are tables of numbers."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,31 +9,10 @@ import streaming
 from streaming.search import GreedySearch
 from streaming.session import MAX_ANSWERS_BYTES
 from tests.reference.frames import search_frames
+from tests.streaming.table_session import TableSession
 from tests.streaming.tiny_bundle import J, V, make_speech
 
 BLANKS = frozenset({0, 1})
-
-
-class TableSession:
-    """A predictor with a memory of one number, and a joiner that adds; blank is likely."""
-
-    def __init__(self, num_tokens, rows_alone=True, seed=0):
-        rng = np.random.default_rng(seed)
-        self.info = SimpleNamespace(blank_id=0, vocab_size=num_tokens)
-        self.joins_rows_alone = rows_alone
-        self.table = rng.standard_normal((7, num_tokens)).astype(np.float32)
-        self.num_joins = 0
-
-    def empty_memory(self):
-        return (np.zeros((1, 1), dtype=np.int64),)
-
-    def predict(self, labels, memory):
-        after = (3 * memory[0] + labels[:, None] + 1) % len(self.table)
-        return self.table[after[:, 0]], (after,)
-
-    def join(self, encoded, predicted):
-        self.num_joins += 1
-        return encoded + predicted
 
 
 def compare(session, encoded, cuts, max_symbols):

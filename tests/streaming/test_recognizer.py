@@ -105,7 +105,7 @@ def test_timestamps_are_frames_times_40_ms(whole):
 
 
 def test_more_symbols_a_frame_when_asked(bundle, recognizer, speech):
-    many = streaming.Recognizer(recognizer.info, "fp32", max_symbols_per_frame=3)
+    many = streaming.open_bundle(bundle, "fp32", max_symbols_per_frame=3)
     result = decode(many, [speech])
     assert max(np.unique(result.timestamps, return_counts=True)[1]) == 3
 
