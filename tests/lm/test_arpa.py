@@ -14,7 +14,6 @@ from streaming.search.fusion import fuse
 from streaming.search.ngram import BackoffTables, NgramLm
 from streaming.search.settings import open_lm
 from streaming.tokens import WORD_START
-from tests.lm.test_train_lm import text, tokenizer_file  # noqa: F401  (fixtures)
 from tests.lm.tiny_models import VOCAB_SIZE, random_sentences, tiny_ngram
 from tests.reference.ngram import SlowNgram
 
@@ -63,7 +62,7 @@ def test_blank_may_be_any_token(tmp_path, blank_id):
     assert found == pytest.approx(wanted, abs=1e-5)
 
 
-def test_train_lm_writes_it(tokenizer_file, text, tmp_path):  # noqa: F811
+def test_train_lm_writes_it(tokenizer_file, text, tmp_path):
     train_lm(LmSettings(order=3), tokenizer_file, [text], [], tmp_path / "lm")
     tokens = load_tokenizer(tokenizer_file).tokens()
     lm = open_lm(tmp_path / "lm" / "lm.arpa", [t.replace("▁", WORD_START) for t in tokens], 0)

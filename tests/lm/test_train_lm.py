@@ -13,8 +13,6 @@ import torch
 
 from compress import train_lm as command
 from compress.checkpoint import load_state
-from compress.data import grammar
-from compress.data.tokenizer import train_tokenizer
 from compress.lm import check_tokenizer, load_lm
 from compress.lm.perplexity import sentence_nats
 from compress.train_lm import LmSettings, load_tokenizer, train_lm
@@ -23,21 +21,6 @@ from tests.lm.test_training import in_memory, stop_at
 from tests.lm.tiny_models import MODELS, random_sentences, tiny_ngram
 
 QUICK = {"steps": 30, "width": 16}
-
-
-@pytest.fixture(scope="module")
-def tokenizer_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokenizer") / "bpe.model"
-    path.write_bytes(train_tokenizer(grammar.sentences(2000, 0), 96).model)
-    return path
-
-
-@pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "texts" / "corpus.txt"
-    path.parent.mkdir()
-    path.write_text("\n".join(grammar.sentences(400, 1)))
-    return path
 
 
 @pytest.mark.parametrize("kind", ["ngram", "lstm"])
