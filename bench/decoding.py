@@ -1,6 +1,8 @@
 """What beam search, a language model and hotwords do to word errors, and what they cost.
 
-    python bench/decoding.py BUNDLE --data ../shared/data/digits_fsdd --noise ../shared/data/noise
+    python bench/decoding.py [BUNDLE] [--data PACK]... [--noise PACK] [--quick]
+
+Without --data and --noise they are digits_fsdd, speech_commands and noise of ../shared/data.
 
 Every set's test split is decoded in each way, as it is and with noise. The language model is a
 3-gram of the train split's transcripts (compress train-lm). The hotwords are a menu of five for
@@ -25,6 +27,7 @@ import numpy as np
 import soundfile
 
 from bootstrap import resample, with_interval
+from compress.bundle import export_model
 from compress.cli_options import DEMO_TEACHER
 from compress.data.sets import read_utterances, real_cuts, spread
 from compress.evaluate import word_error_rate
@@ -32,6 +35,7 @@ from compress.progress import track
 from compress.train_lm import LmSettings, train_lm
 from streaming import Recognizer, open_bundle
 
+DATA = Path(__file__).parents[2] / "shared" / "data"
 RESULTS = Path(__file__).with_name("results") / "decoding.json"
 SPEED_SECONDS = 30
 MENU = 5
@@ -42,14 +46,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--data", action="append", required=True, help="a pack; repeat for several")
+    parser.add_argument("bundle", type=Path, nargs="?", help="the built-in teacher in int8")
+    parser.add_argument("--data", action="append", help="a pack; repeat for several")
     parser.add_argument("--tokenizer", type=Path, default=DEMO_TEACHER, help="of the bundle")
     parser.add_argument("--num", type=int, default=700, help="utterances of each set, at most")
     parser.add_argument("--noise", type=Path, help="a pack of noises")
     parser.add_argument("--snr", type=float, default=5.0, help="dB of speech over noise")
     parser.add_argument("--quick", action="store_true", help="a fifth of the utterances")
     arguments = parser.parse_args()
+    if not arguments.data:
+        arguments.data = [str(DATA / name) for name in ("digits_fsdd", "speech_commands")]
+        arguments.noise = arguments.noise or DATA / "noise"
+    with tempfile.TemporaryDirectory() as place:
+        if arguments.bundle is None:
+            arguments.bundle = Path(place) / "demo-teacher"
+            export_model(DEMO_TEACHER, arguments.bundle)
+        run(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
     num = arguments.num // 5 if arguments.quick else arguments.num
     found = {}
     for data in arguments.data:

@@ -166,22 +166,21 @@ class BeamSearch:
     ) -> list[Hypothesis]:
         """The K best continuations of a stream, the same labels made one; notes what grew."""
         kept: dict[tuple[int, ...], Hypothesis] = {}
-        labels_of = [hypothesis.labels for hypothesis in beam]
         new: dict[tuple[int, ...], int] = {}
         for row, label in best_cells(scores, self.max_active_paths):
-            old, score = beam[row], float(scores[row, label])
-            silent = label in self._silent
-            key = labels_of[row] if silent else (*labels_of[row], label)
+            old, score, silent = beam[row], float(scores[row, label]), label in self._silent
             if silent:
-                made = replace(old, log_prob=score, num_trailing_blanks=old.num_trailing_blanks + 1)
+                key, trailing = old.labels, old.num_trailing_blanks + 1
+                made = replace(old, log_prob=score, num_trailing_blanks=trailing)
             else:
+                key = (*old.labels, label)
                 made = self._grow(old, score, label, logits[row], number)
-            if key not in kept:
-                kept[key] = made
-                if not silent:
-                    new[key] = label
-            else:
+            if key in kept:
                 kept[key] = add_up(kept[key], made.log_prob)
+                continue
+            kept[key] = made
+            if not silent:
+                new[key] = label
         grown += [(kept[key], label) for key, label in new.items()]
         return list(kept.values())
 
@@ -218,15 +217,16 @@ class BeamSearch:
         self, state: BeamState, beam: list[Hypothesis], num_frames: int
     ) -> tuple[list[Token], BeamState]:
         """The tokens that became certain, and the state after the chunk."""
-        after = replace(state, hypotheses=tuple(beam), num_frames=state.num_frames + num_frames)
-        after = self._sort(after)
-        hypotheses = after.hypotheses
+        num_frames += state.num_frames
+        after = self._sort(replace(state, hypotheses=tuple(beam), num_frames=num_frames))
         surplus = max(0, len(after.pending) - MAX_PENDING)
-        hypotheses = tuple(h for h in hypotheses if h.tokens[:surplus] == after.pending[:surplus])
-        certain = shared_prefix([h.tokens for h in hypotheses])
-        hypotheses = tuple(replace(h, tokens=h.tokens[len(certain) :]) for h in hypotheses)
-        num_certain = state.num_certain + len(certain)
-        return certain, replace(after, hypotheses=hypotheses, num_certain=num_certain)
+        start = after.pending[:surplus]
+        kept = [h for h in after.hypotheses if h.tokens[:surplus] == start]
+        certain = shared_prefix([h.tokens for h in kept])
+        left = tuple(replace(h, tokens=h.tokens[len(certain) :]) for h in kept)
+        return certain, replace(
+            after, hypotheses=left, num_certain=state.num_certain + len(certain)
+        )
 
     def _sort(self, state: BeamState) -> BeamState:
         """The best hypothesis first, and the likeliest at 0."""
