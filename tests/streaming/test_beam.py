@@ -119,6 +119,15 @@ def test_the_next_segment_counts_from_zero_and_remembers_labels(recognizer):
     assert {h.memory[0].tobytes() for h in after.hypotheses} == contexts
 
 
+def test_silence_that_nobody_decoded_counts():
+    search = BeamSearch(TableSession(6), BLANKS, 4)
+    _, [state] = search.advance(noise(2, 1), [search.start()])
+    after = search.skip(state, 10)
+    assert after.num_frames == state.num_frames + 10
+    assert after.num_trailing_blanks == state.num_trailing_blanks + 10
+    assert after.pending == state.pending
+
+
 @pytest.fixture(scope="module")
 def beam(bundle):
     return streaming.open_bundle(bundle, "fp32", decoding_method="modified_beam_search")
