@@ -33,7 +33,7 @@ from streaming.search import (
 from streaming.session import open_session
 from streaming.stream import Stream
 from streaming.tokens import UNKNOWN, pieces_to_text, read_tokens
-from streaming.words import stable_prefix
+from streaming.words import count_stable
 
 
 class Recognizer:
@@ -162,9 +162,7 @@ class Recognizer:
         It grows until the next reset, and each is a prefix of the next and of the final text. All
         of the text once its input is finished and decoded.
         """
-        if stream.is_finished and not self.is_ready(stream):
-            return self.get_result(stream)
-        return stable_prefix([self.symbols[token.index] for token in stream.tokens])
+        return self.get_result_all(stream).stable_prefix
 
     def _heard(self, stream: Stream) -> list[Token]:
         """The certain tokens and the best guess at those after them."""
@@ -174,6 +172,7 @@ class Recognizer:
     def get_result_all(self, stream: Stream) -> Result:
         frame_seconds = self.info.frame_seconds
         heard = self._heard(stream)
+        over = stream.is_finished and not self.is_ready(stream)
         pieces = [self.symbols[token.index] for token in heard]
         return Result(
             text=pieces_to_text(pieces),
@@ -183,7 +182,7 @@ class Recognizer:
             start_seconds=round(stream.start_frame * frame_seconds, 3),
             segment=stream.segment,
             log_probs=[token.log_prob for token in heard],
-            stable_prefix=self.get_stable_prefix(stream),
+            num_stable=len(heard) if over else count_stable(pieces[: len(stream.tokens)]),
         )
 
     def is_endpoint(self, stream: Stream) -> bool:

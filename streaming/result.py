@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from streaming.tokens import pieces_to_text
 from streaming.words import Word, build_words
 
 
@@ -12,7 +13,7 @@ class Result:
     tokens: pieces; timestamps: seconds from start_seconds to the frame that emitted each;
     seconds: how much sound was decoded; start_seconds: where in the stream this segment starts;
     log_probs: log P of each token at its frame, in nats, sherpa-onnx's ys_probs;
-    stable_prefix: the beginning of the text that later sound will not change.
+    num_stable: the tokens at the beginning that later sound will not change, of whole words.
     """
 
     text: str
@@ -22,7 +23,12 @@ class Result:
     start_seconds: float = 0.0
     segment: int = 0
     log_probs: list[float] = field(default_factory=list, compare=False)
-    stable_prefix: str = field(default="", compare=False)
+    num_stable: int = field(default=0, compare=False)
+
+    @property
+    def stable_prefix(self) -> str:
+        """The beginning of the text that later sound will not change."""
+        return pieces_to_text(self.tokens[: self.num_stable])
 
     @property
     def words(self) -> list[Word]:

@@ -53,7 +53,9 @@ def word_confidence(log_probs: Sequence[float]) -> float:
     return round(math.exp(sum(log_probs) / max(len(log_probs), 1)), 4)
 
 
-def stable_prefix(certain: Sequence[str]) -> str:
-    """The text of certain pieces, less the last word, which may go on."""
-    starts = find_starts(certain)
-    return pieces_to_text(certain[: starts[-1]] if starts else [])
+def count_stable(certain: Sequence[str]) -> int:
+    """How many of the certain pieces are of whole words: all before the last word, it may go on."""
+    for place in range(len(certain) - 1, 0, -1):
+        if certain[place].startswith(WORD_START):
+            return place
+    return 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import streaming
 from streaming import Result, Word
 from streaming.tokens import pieces_to_text
-from streaming.words import build_words, stable_prefix
+from streaming.words import build_words, count_stable
 from tests.streaming.cutting import cut, cuts
 from tests.streaming.tiny_bundle import make_speech
 
@@ -55,9 +55,9 @@ def test_words_are_the_text_and_the_prefix_is_of_it(pieces):
     assert " ".join(" ".join(word.text for word in words).split()) == " ".join(
         pieces_to_text(pieces).split()
     )
-    for n in range(len(pieces)):
-        assert pieces_to_text(pieces).startswith(stable_prefix(pieces[:n]))
-        assert stable_prefix(pieces[: n + 1]).startswith(stable_prefix(pieces[:n]))
+    prefixes = [pieces_to_text(pieces[: count_stable(pieces[:n])]) for n in range(len(pieces) + 1)]
+    for before, after in zip(prefixes, [*prefixes[1:], pieces_to_text(pieces)], strict=True):
+        assert after.startswith(before)
 
 
 def test_of_a_result(recognizer, speech):
