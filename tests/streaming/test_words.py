@@ -17,6 +17,7 @@ from tests.streaming.tiny_bundle import make_speech
 OPTIONS = {
     "greedy": {},
     "greedy, hotwords": {"hotwords": "coz/qu/a lynx"},
+    "greedy, lm": {"lm": True},
     "beam": {"decoding_method": "modified_beam_search"},
     "beam, hotwords": {"decoding_method": "modified_beam_search", "hotwords": "coz/qu/a lynx"},
     "beam, lm": {"decoding_method": "modified_beam_search", "lm": True},
