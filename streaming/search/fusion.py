@@ -20,7 +20,7 @@ from streaming.search.hotwords import ROOT, HotwordTrie, Phrases
 from streaming.search.token import log_softmax, log_softmax_at
 
 NEVER = -6e4  # log P of what is no label: finite, so that its sums stay numbers
-MAX_TRIES = 64  # of streams with hotwords of their own that are kept; others are built again
+MAX_TRIES = 256  # of streams with hotwords of their own that are kept; others are built again
 
 
 class LanguageModel(Protocol):
