@@ -92,6 +92,14 @@ class GreedySearch:
         """The state of the next segment: it counts from zero, and the last labels stay known."""
         return replace(state, num_frames=0, num_trailing_blanks=0)
 
+    def skip(self, state: GreedyState, num_frames: int) -> GreedyState:
+        """The state after frames of silence that were left out (streaming/gate.py)."""
+        return replace(
+            state,
+            num_frames=state.num_frames + num_frames,
+            num_trailing_blanks=state.num_trailing_blanks + num_frames,
+        )
+
     def advance(
         self, encoded: FloatArray, states: Sequence[GreedyState]
     ) -> tuple[list[list[Token]], list[GreedyState]]:
