@@ -57,6 +57,9 @@ ChunkMs = Annotated[
 ]
 RecipeName = Annotated[str, typer.Option(help="Name or YAML file of the run's settings.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps; the recipe's by default.")]
+Vad = Annotated[
+    bool, typer.Option("--vad/--no-vad", help="Leave silence undecoded (streaming/gate.py).")
+]
 Seed = Annotated[int | None, typer.Option(help="The recipe's by default.")]
 Distill = Annotated[
     str | None, typer.Option(help="Methods and weights, as in lattice=1.0; none for none.")
