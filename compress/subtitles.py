@@ -1,6 +1,7 @@
 """Subtitles from token timestamps: words, then cues, as SubRip (srt) or WebVTT (vtt)."""
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -15,17 +16,18 @@ LAST_TOKEN_SECONDS = 0.4  # a token's timestamp is where it was emitted; its sou
 
 @dataclass(frozen=True)
 class Cue:
-    """A line of text from start to end, in seconds."""
+    """A line of text from start to end, in seconds; confidence is P of its pieces, in [0, 1]."""
 
     start: float
     end: float
     text: str
+    confidence: float = 1.0
 
 
 def build_cues(result: Result) -> list[Cue]:
     """Groups words into cues; a gap, the length or the duration begins a new one."""
     groups: list[list[Cue]] = []
-    for word in _build_words(result):
+    for word in build_words(result):
         if groups and _fits(groups[-1], word):
             groups[-1].append(word)
         else:
@@ -42,7 +44,7 @@ def _fits(cue: list[Cue], word: Cue) -> bool:
     )
 
 
-def _build_words(result: Result) -> list[Cue]:
+def build_words(result: Result) -> list[Cue]:
     """Words with times; a word ends after its last token, at the latest where the next begins."""
     starts = [n for n, token in enumerate(result.tokens) if n == 0 or token.startswith(WORD_START)]
     words = []
@@ -52,8 +54,14 @@ def _build_words(result: Result) -> list[Cue]:
             end = min(end, result.timestamps[stop])
         text = pieces_to_text(result.tokens[start:stop])
         if text:
-            words.append(Cue(result.timestamps[start], end, text))
+            words.append(Cue(result.timestamps[start], end, text, _confidence(result, start, stop)))
     return words
+
+
+def _confidence(result: Result, start: int, stop: int) -> float:
+    """The geometric mean of the pieces' probabilities; 1 when they are not known."""
+    log_probs = result.log_probs[start:stop]
+    return math.exp(sum(log_probs) / len(log_probs)) if log_probs else 1.0
 
 
 def format_time(seconds: float, decimal_mark: str) -> str:
