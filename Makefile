@@ -37,5 +37,5 @@ $(BIN)/python:
 # The stamp makes a second call instant; a changed pyproject.toml or constraints.txt installs again.
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV), with torch: two to four minutes the first time"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,demo,mic,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,demo,mic,serve,dev]'
 	touch $@

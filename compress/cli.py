@@ -43,6 +43,7 @@ from compress.cli_options import (
     TargetRtf,
     TargetSize,
     Teacher,
+    Vad,
     build_run_config,
     choose_folder,
     name_run,
@@ -58,6 +59,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 OUR_PACKAGES = ("compress", "export", "streaming")
+EXTRAS = {"websockets": "serve"}  # of a missing library; all others belong to train and demo
 
 
 @contextmanager
@@ -504,10 +506,16 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished
     say(f"wrote {rerender(folder)}")
 
 
-@app.command(epilog="Example: compress transcribe runs/channel-0.9/bundle talk.wav --format srt")
+@app.command(
+    epilog="Example: compress transcribe runs/channel-0.9/bundle talk.wav --format srt, or "
+    "ffmpeg -i talk.mp4 -f s16le -ac 1 -ar 16000 - | "
+    "compress transcribe runs/channel-0.9/bundle - --sample-rate 16000"
+)
 def transcribe(
     bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
-    files: Annotated[list[str], typer.Argument(help="Sound files, folders or globs.")],
+    files: Annotated[
+        list[str], typer.Argument(help="Sound files, folders or globs; - for PCM on stdin.")
+    ],
     format: Annotated[str, typer.Option(help="text, jsonl, srt or vtt.")] = "text",  # noqa: A002
     precision: Annotated[
         str | None, typer.Option(help="fp32, int8, static or int4; the bundle's own.")
@@ -516,6 +524,9 @@ def transcribe(
     words: Annotated[
         bool, typer.Option("--words", help="Words with times and confidences, in jsonl.")
     ] = False,
+    vad: Vad = False,
+    sample_rate: Annotated[int | None, typer.Option(help="Of - in Hz, as in 16000.")] = None,
+    encoding: Annotated[str, typer.Option(help="Of -, one channel: s16le or f32le.")] = "s16le",
     decoding_method: DecodingMethod = "greedy_search",
     max_active_paths: MaxActivePaths = 4,
     hotwords_file: HotwordsFile = None,
@@ -526,7 +537,7 @@ def transcribe(
 ) -> None:
     """Write what is said in sound files."""
     from compress.transcribe import transcribe_files
-    from streaming import DecodingSettings
+    from streaming import DecodingSettings, GateSettings
 
     decoding = DecodingSettings(
         decoding_method=decoding_method,
@@ -544,19 +555,29 @@ def transcribe(
         precision=precision,
         num_threads=threads,
         decoding=decoding,
+        gate=GateSettings() if vad else None,
         words=words,
+        sample_rate=sample_rate,
+        encoding=encoding,
     )
 
 
-@app.command(epilog="Example: compress listen runs/channel-0.9/bundle")
+@app.command(
+    epilog="Example: compress listen --list-devices, then "
+    "compress listen runs/channel-0.9/bundle --device 3"
+)
 def listen(
-    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    bundle: Annotated[Path | None, typer.Argument(help="The folder of a bundle.")] = None,
     device: Annotated[
         str | None, typer.Option(help="Microphone by name or number, or a sound file.")
     ] = None,
+    list_devices: Annotated[
+        bool, typer.Option("--list-devices", help="Name the microphones, nothing else.")
+    ] = False,
     precision: Annotated[
         str | None, typer.Option(help="fp32, int8, static or int4; the bundle's own.")
     ] = None,
+    vad: Vad = False,
     decoding_method: DecodingMethod = "greedy_search",
     max_active_paths: MaxActivePaths = 4,
     hotwords_file: HotwordsFile = None,
@@ -567,8 +588,15 @@ def listen(
 ) -> None:
     """Show text while you speak; Ctrl-C ends."""
     from compress.listen import listen as listen_to
-    from streaming import DecodingSettings
+    from streaming import DecodingSettings, GateSettings
+    from streaming.microphone import list_microphones
 
+    if list_devices:
+        for line in list_microphones():
+            typer.echo(line)
+        return
+    if bundle is None:
+        raise InputError("no bundle given: compress listen BUNDLE, or --list-devices")
     decoding = DecodingSettings(
         decoding_method=decoding_method,
         max_active_paths=max_active_paths,
@@ -578,7 +606,68 @@ def listen(
         lm_weight=lm_weight,
         blank_penalty=blank_penalty,
     )
-    listen_to(bundle, device, precision=precision, decoding=decoding)
+    gate = GateSettings() if vad else None
+    listen_to(bundle, device, precision=precision, decoding=decoding, gate=gate)
+
+
+@app.command(
+    epilog="Example: compress serve runs/channel-0.9/bundle --port 2700; then "
+    "python examples/websocket_client.py ws://127.0.0.1:2700 talk.wav"
+)
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; this machine alone.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 2700,
+    max_connections: Annotated[int, typer.Option(help="Clients at once.")] = 200,
+    max_message_bytes: Annotated[int, typer.Option(help="Of one message of sound.")] = 1 << 20,
+    max_seconds: Annotated[float, typer.Option(help="Of sound, a connection.")] = 4 * 3600.0,
+    idle_timeout: Annotated[float, typer.Option(help="Seconds without a message.")] = 60.0,
+    max_batch: Annotated[int, typer.Option(help="Streams of one call of the encoder.")] = 32,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, int8, static or int4; the bundle's own.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of onnxruntime.")] = 1,
+    vad: Vad = False,
+    decoding_method: DecodingMethod = "greedy_search",
+    max_active_paths: MaxActivePaths = 4,
+    hotwords_file: HotwordsFile = None,
+    hotwords_score: HotwordsScore = 1.5,
+    lm: Lm = None,
+    lm_weight: LmWeight = 0.3,
+    blank_penalty: BlankPenalty = 0.0,
+) -> None:
+    """Answer websocket clients with text, in vosk-server's protocol; Ctrl-C ends."""
+    from compress.serve import Limits, serve_bundle
+    from streaming import DecodingSettings, GateSettings
+
+    limits = Limits(
+        connections=max_connections,
+        message_bytes=max_message_bytes,
+        audio_seconds=max_seconds,
+        idle_seconds=idle_timeout,
+        max_batch=max_batch,
+    )
+    decoding = DecodingSettings(
+        decoding_method=decoding_method,
+        max_active_paths=max_active_paths,
+        hotwords_file=hotwords_file,
+        hotwords_score=hotwords_score,
+        lm=lm,
+        lm_weight=lm_weight,
+        blank_penalty=blank_penalty,
+    )
+    serve_bundle(
+        bundle,
+        host,
+        port,
+        limits,
+        precision=precision,
+        num_threads=threads,
+        decoding=decoding,
+        gate=GateSettings() if vad else None,
+    )
 
 
 @app.command(epilog="Example: compress doctor")
@@ -614,7 +703,7 @@ def run_app(arguments: list[str]) -> int:
             return 1
         say_error(
             f"this command needs {error.name}, which an installation for devices leaves out: "
-            "pip install '.[train,demo]' in the checkout"
+            f"pip install '.[{EXTRAS.get(error.name or '', 'train,demo')}]' in the checkout"
         )
         return 2
     except Exception as error:

@@ -57,6 +57,9 @@ ChunkMs = Annotated[
 ]
 RecipeName = Annotated[str, typer.Option(help="Name or YAML file of the run's settings.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps; the recipe's by default.")]
+Vad = Annotated[
+    bool, typer.Option("--vad/--no-vad", help="Leave silence undecoded (streaming/gate.py).")
+]
 Seed = Annotated[int | None, typer.Option(help="The recipe's by default.")]
 DecodingMethod = Annotated[
     str, typer.Option(help="greedy_search, or modified_beam_search of several hypotheses.")

@@ -12,10 +12,21 @@ from typing import Any, TextIO
 
 from compress.progress import progress_bar
 from compress.subtitles import write_srt, write_vtt
-from streaming import DecodingSettings, InputError, Recognizer, Result, open_bundle
+from streaming import (
+    DecodingSettings,
+    GateSettings,
+    InputError,
+    Recognizer,
+    Result,
+    Stream,
+    open_bundle,
+)
 from streaming.audio import SUFFIXES, open_audio
+from streaming.pcm import decode_pcm, read_pcm
+from streaming.resample import Resampler
 
 BAR_AFTER_SECONDS = 2.0
+STDIN = "-"
 
 
 def transcribe_files(
@@ -26,13 +37,16 @@ def transcribe_files(
     precision: str | None = None,
     num_threads: int = 1,
     decoding: DecodingSettings | None = None,
+    gate: GateSettings | None = None,
     words: bool = False,
+    sample_rate: int | None = None,
+    encoding: str = "s16le",
 ) -> None:
     """Writes the transcripts of files, folders and globs to `out` (standard output), in order.
 
-    format: a key of FORMATS. words: adds them to jsonl. A bad file does not keep the others from
-    being written; then InputError names the first bad one. Nothing is read before the bundle and
-    the format are good.
+    format: a key of FORMATS. words: adds them to jsonl. The file "-" is standard input, PCM of
+    `sample_rate` in `encoding`. A bad file does not keep the others from being written; then
+    InputError names the first bad one. Nothing is read before the bundle and the format are good.
     """
     if format not in FORMATS:
         raise InputError(f"format {format!r} is not known: use one of {', '.join(FORMATS)}")
@@ -41,13 +55,17 @@ def transcribe_files(
         raise InputError(f"{format} holds one file, got {len(paths)}: give one, or use jsonl")
     if words and format != "jsonl":
         raise InputError(f"{format} has no place for words: use --format jsonl with --words")
-    recognizer = open_bundle(bundle, precision, num_threads, decoding=decoding)
+    _check_stdin(paths, sample_rate, encoding)
+    recognizer = open_bundle(bundle, precision, num_threads, decoding, gate)
     write = _write_jsonl_words if words else FORMATS[format]
     errors = []
     with _progress(len(paths)) as advance:
         for path in paths:
             try:
-                result = transcribe_file(recognizer, path, advance)
+                if sample_rate is not None and str(path) == STDIN:
+                    result = transcribe_stdin(recognizer, sample_rate, encoding)
+                else:
+                    result = transcribe_file(recognizer, path, advance)
             except InputError as error:
                 errors.append(error)
                 continue
@@ -71,9 +89,41 @@ def transcribe_file(
             stream.accept_waveform(file.sample_rate, block)
             recognizer.decode_ready(stream)
             advance(len(block) / file.num_samples)
-        stream.finish()
-        result = recognizer.get_result_all(stream)
-        return replace(result, seconds=round(file.seconds, 3))
+        return _finish(recognizer, stream, file.seconds)
+
+
+def transcribe_stdin(recognizer: Recognizer, sample_rate: int, encoding: str) -> Result:
+    """Decodes PCM from standard input until it ends."""
+    stream = recognizer.create_stream()
+    num_samples = 0
+    for block in read_pcm(sys.stdin.buffer, sample_rate, encoding):
+        stream.accept(block, sample_rate)
+        num_samples += len(block)
+    if num_samples == 0:
+        raise InputError("standard input holds no sound: pipe raw PCM into it")
+    return _finish(recognizer, stream, num_samples / sample_rate)
+
+
+def _finish(recognizer: Recognizer, stream: Stream, seconds: float) -> Result:
+    stream.finish()
+    result = recognizer.get_result_all(stream)
+    return replace(result, seconds=round(seconds, 3))
+
+
+def _check_stdin(paths: Sequence[Path], sample_rate: int | None, encoding: str) -> None:
+    """Whether what is said of standard input fits together, before anything is loaded."""
+    count = [str(path) for path in paths].count(STDIN)
+    if count > 1:
+        raise InputError("standard input is given twice: give - once")
+    if count and sample_rate is None:
+        raise InputError("raw PCM has no header: give its rate, as in --sample-rate 16000")
+    if sample_rate is not None and not count:
+        raise InputError("--sample-rate is of standard input: give - as the file, or leave it out")
+    if count:
+        decode_pcm(b"", encoding)
+        Resampler(sample_rate or 0, 16000)
+        if sys.stdin.isatty():
+            raise InputError("standard input is the keyboard: pipe raw PCM into it")
 
 
 def find_audio(files: Sequence[Path | str]) -> list[Path]:
@@ -85,6 +135,8 @@ def find_audio(files: Sequence[Path | str]) -> list[Path]:
 
 def _expand(name: str) -> list[Path]:
     path = Path(name)
+    if name == STDIN:
+        return [path]
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not found:

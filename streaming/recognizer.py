@@ -19,6 +19,7 @@ from streaming.bundle import SUMS_FILE, TOKENS_FILE, BundleInfo, hash_file
 from streaming.endpoint import DEFAULT_RULES, EndpointRule, is_endpoint
 from streaming.errors import InputError
 from streaming.features import FloatArray
+from streaming.gate import GateSettings
 from streaming.paused import read_values
 from streaming.result import Result
 from streaming.search import (
@@ -39,7 +40,8 @@ from streaming.words import count_stable
 class Recognizer:
     """Decodes any number of streams with one set of graphs.
 
-    decoding: the search and what else has a say; greedy alone when None.
+    decoding: the search and what else has a say; greedy alone when None. gate: leaves silence
+    out of all streams; None decodes it.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Recognizer:
         num_threads: int = 1,
         decoding: DecodingSettings | None = None,
         endpoint_rules: tuple[EndpointRule, ...] = DEFAULT_RULES,
+        gate: GateSettings | None = None,
     ) -> None:
         assert info.folder is not None, "a Recognizer needs a bundle that was read from a folder"
         self.info = info
@@ -58,6 +61,7 @@ class Recognizer:
         self._speller = Speller(self.symbols)
         self.search: Search = make_search(self.session, self.symbols, self._speller, self.decoding)
         self.endpoint_rules = endpoint_rules
+        self.gate = gate
         self._hidden = {i for i, symbol in enumerate(self.symbols) if symbol == UNKNOWN}
 
     @cached_property
@@ -123,6 +127,8 @@ class Recognizer:
             raise InputError("a stream has no whole chunk yet: call is_ready() before decoding")
         if not streams:
             return
+        for stream in streams:
+            stream.count_skipped()
         encoded = self._encode(streams)
         tokens, searches = self.search.advance(encoded, [stream.search for stream in streams])
         for stream, found, search in zip(streams, tokens, searches, strict=True):
@@ -134,14 +140,16 @@ class Recognizer:
 
         A stream alone hands its state over as it is: copies of it took 5 to 8 % of a chunk.
         """
+        states = streams[0].state
+        if len(streams) > 1:  # before the chunks are read: a bad state costs the others nothing
+            parts = zip(*(stream.state for stream in streams), strict=True)
+            states = tuple(np.concatenate(part, axis=1) for part in parts)
         read = [stream.features.read(self.info.chunk_frames) for stream in streams]
         chunks = [chunk for chunk in read if chunk is not None]
         if len(streams) == 1:
-            encoded, streams[0].state = self.session.encode(chunks[0][None], streams[0].state)
+            encoded, streams[0].state = self.session.encode(chunks[0][None], states)
             return encoded
-        states = zip(*(stream.state for stream in streams), strict=True)
-        together = tuple(np.concatenate(parts, axis=1) for parts in states)
-        encoded, state = self.session.encode(np.stack(chunks), together)
+        encoded, state = self.session.encode(np.stack(chunks), states)
         for n, stream in enumerate(streams):
             stream.state = tuple(part[:, n : n + 1].copy() for part in state)
         return encoded

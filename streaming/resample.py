@@ -20,6 +20,7 @@ from streaming.features import FloatArray
 NUM_ZEROS = 16  # zero crossings of the sinc on each side
 ROLLOFF = 0.945  # to 16 kHz: flat to 7 kHz, -44 dB at 8.5 kHz, -63 dB at 9.5 kHz
 MIN_RATE, MAX_RATE = 1000, 768000
+MAX_TAPS = 1 << 23  # 32 MB of filter; 767999 Hz would take half a gigabyte and eight seconds
 BLOCK = 4096  # outputs computed at once, which bounds the memory
 
 
@@ -39,6 +40,11 @@ class Resampler:
         divisor = math.gcd(int(input_rate), int(output_rate))
         self.up = int(output_rate) // divisor
         self.down = int(input_rate) // divisor
+        if 2 * NUM_ZEROS / ROLLOFF * max(self.up, self.down) > MAX_TAPS:
+            raise AudioError(
+                f"sample rate {input_rate} shares too little with {output_rate} to be converted "
+                f"here: convert the sound first, e.g. ffmpeg -i IN -ar {output_rate} OUT.wav"
+            )
         self.num_accepted = 0
         self.num_returned = 0
         self.finished = False

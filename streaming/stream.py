@@ -1,5 +1,6 @@
 """One speaker's audio, and all that is carried for it from chunk to chunk."""
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import numpy.typing as npt
 
 from streaming.audio import check_samples
 from streaming.errors import AudioError, InputError
-from streaming.features import FeatureStream
+from streaming.features import FeatureStream, FloatArray
+from streaming.gate import Gate
 from streaming.paused import write_values
 from streaming.resample import Resampler
 from streaming.search import Phrases, SearchState, Token
@@ -27,6 +29,8 @@ class Stream:
         self.tokens: list[Token] = []
         self.start_frame = 0  # encoder frames before this segment
         self.segment = 0
+        self.gate = Gate(recognizer.gate, recognizer.info) if recognizer.gate else None
+        self._skips: deque[tuple[int, int]] = deque()  # feature frame, encoder frames left out
         self._recognizer = recognizer
         self._sample_rate: int | None = None
         self._resampler: Resampler | None = None
@@ -49,7 +53,25 @@ class Stream:
                 f"the stream began at {self._sample_rate} Hz and now gets {sample_rate} Hz: "
                 "create a stream for each rate"
             )
-        self.features.accept(self._resampler.accept(samples))
+        self._pass_gate(self._resampler.accept(samples))
+
+    def _pass_gate(self, samples: FloatArray) -> None:
+        if self.gate is None:
+            self.features.accept(samples)
+            return
+        for piece in self.gate.accept(samples):
+            if isinstance(piece, int):
+                at = self.features.num_samples // self.features.settings.shift_samples
+                self._skips.append((at, piece))
+            else:
+                self.features.accept(piece)
+        self.count_skipped()
+
+    def count_skipped(self) -> None:
+        """Adds what the gate left out to the time, once no whole chunk before it waits."""
+        due = self.features.num_read + self._recognizer.info.chunk_frames
+        while self._skips and self._skips[0][0] < due:
+            self.search = self._recognizer.search.skip(self.search, self._skips.popleft()[1])
 
     def input_finished(self) -> None:
         """Ends the audio: appends as much silence as brings the last word out.
@@ -60,7 +82,9 @@ class Stream:
             return
         self._finished = True
         if self._resampler is not None:
-            self.features.accept(self._resampler.finish())
+            self._pass_gate(self._resampler.finish())
+        if self.gate is not None:
+            self.features.accept(self.gate.finish())
         num_samples = self.features.num_samples
         if num_samples == 0:
             return
@@ -105,6 +129,8 @@ class Stream:
             "sample_rate": self._sample_rate,
             "resampler": self._resampler.save() if self._resampler else None,
             "finished": self._finished,
+            "gate": self.gate.save() if self.gate else None,
+            "skips": [list(skip) for skip in self._skips],
         }
 
     @classmethod
@@ -117,6 +143,9 @@ class Stream:
         stream.tokens = saved["tokens"]
         stream.start_frame, stream.segment = int(saved["start_frame"]), int(saved["segment"])
         stream._finished = bool(saved["finished"])
+        stream._skips = deque((int(at), int(left_out)) for at, left_out in saved["skips"])
+        if stream.gate is not None and saved["gate"]:
+            stream.gate.restore(saved["gate"])
         if saved["resampler"]:
             rate = int(saved["sample_rate"])
             stream._sample_rate = rate

@@ -141,6 +141,44 @@ def test_the_bar_waits_and_stays_off_standard_output(bundle, sounds, monkeypatch
     assert capsys.readouterr().out == quiet.out
 
 
+def pipe(monkeypatch, data):
+    """Makes `data` the standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize(("encoding", "scale"), [("s16le", 32768), ("f32le", 1)])
+def test_standard_input(bundle, monkeypatch, tmp_path, encoding, scale):
+    samples = np.round(make_speech(24000, 1) * 32768) / 32768
+    name = "<i2" if encoding == "s16le" else "<f4"
+    pipe(monkeypatch, (samples * scale).astype(name).tobytes())
+    row = json.loads(run(bundle, ["-"], "jsonl", sample_rate=16000, encoding=encoding))
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    expected = json.loads(run(bundle, [tmp_path / "a.wav"], "jsonl"))
+    assert row == expected | {"file": "-"}
+    assert row["text"]
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "fix"),
+    [
+        (b"", {"sample_rate": 16000}, "pipe raw PCM"),
+        (b"abc", {"sample_rate": 16000}, "2 bytes a sample"),
+        (b"ab", {}, "--sample-rate 16000"),
+        (b"ab", {"sample_rate": 0}, "give the rate"),
+        (b"ab", {"sample_rate": 16000, "encoding": "mp3"}, "s16le or f32le"),
+    ],
+)
+def test_standard_input_that_is_wrong(bundle, monkeypatch, data, settings, fix):
+    pipe(monkeypatch, data)
+    with pytest.raises(InputError, match=fix):
+        run(bundle, ["-"], **settings)
+
+
+def test_a_rate_belongs_to_standard_input(bundle, sounds):
+    with pytest.raises(InputError, match="leave it out"):
+        run(bundle, [sounds], sample_rate=16000)
+
+
 RESULT = Result(
     text="turn on stop",
     tokens=[" tu", "rn", " o", "n", " st", "op"],

@@ -111,6 +111,14 @@ class GreedySearch:
         fusion = self.fusion.start(state.hotwords)
         return replace(state, num_frames=0, num_trailing_blanks=0, fusion=fusion)
 
+    def skip(self, state: GreedyState, num_frames: int) -> GreedyState:
+        """The state after frames of silence that were left out (streaming/gate.py)."""
+        return replace(
+            state,
+            num_frames=state.num_frames + num_frames,
+            num_trailing_blanks=state.num_trailing_blanks + num_frames,
+        )
+
     def advance(
         self, encoded: FloatArray, states: Sequence[GreedyState]
     ) -> tuple[list[list[Token]], list[GreedyState]]:

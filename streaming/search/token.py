@@ -46,12 +46,16 @@ class SearchState(Protocol):
 class Search(Protocol):
     """start() a stream, advance() many by a chunk, resume() one in its next segment.
 
+    skip() counts frames of silence that nobody decoded.
+
     A state handed to advance() or resume() is one of this search's own.
     """
 
     def start(self, hotwords: Phrases = ()) -> Any: ...
 
     def resume(self, state: Any) -> Any: ...
+
+    def skip(self, state: Any, num_frames: int) -> Any: ...
 
     def advance(
         self, encoded: FloatArray, states: Sequence[Any]
