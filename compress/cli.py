@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from compress.atomic import is_disk_full
+from compress.atomic import is_disk_full, write_json
 from compress.cli_options import (
     DEMO_TEACHER,
     BlankPenalty,
@@ -496,6 +496,32 @@ def evaluate(
 
     for name, rate in evaluate_any(model, data or [], split, num, precision).items():
         typer.echo(f"{name}: WER {rate} ({rate.words} words, {rate.utterances} utterances)")
+
+
+@app.command(epilog="Example: compress bench runs/channel-0.9/bundle --num 50")
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    data: Data = None,
+    split: Annotated[str, typer.Option(help="Which part of the data.")] = "test",
+    num: Annotated[int, typer.Option(min=1, help="Utterances of each set.")] = 100,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, int8, static or int4; the bundle's own.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of onnxruntime.")] = 1,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures into this file too.")
+    ] = None,
+) -> None:
+    """Speed, memory, and how late text comes: first text, every word, the end."""
+    say(f"compress bench: {bundle}; loading libraries")
+    from compress.bench import bench_bundle, to_lines
+
+    found = bench_bundle(bundle, data or [], split, num, precision, threads)
+    for line in to_lines(found):
+        typer.echo(line)
+    if json_file:
+        write_json(json_file, found)
+        say(f"wrote {json_file}")
 
 
 @app.command(epilog="Example: compress report runs/channel-0.9")
