@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.passes import add_constant
+from export.passes import add_constant, constant
 
 SCALE = np.array(2 / 255, dtype=np.float32)
 ZERO_POINT = np.array(128, dtype=np.uint8)
@@ -35,4 +35,17 @@ def fix_known_ranges(graph: ir.Graph) -> None:
         graph.insert_before(node, fixed)
         for old, new in zip(node.outputs, (*fixed.outputs, *constants), strict=True):
             old.replace_all_uses_with(new)
+        graph.remove(node, safe=True)
+        fold_products(graph, constants[0])
+
+
+def fold_products(graph: ir.Graph, scale: ir.Value) -> None:
+    """Where the scale is multiplied with another constant, that of the weight: the product."""
+    for node in [node for node, _ in scale.uses() if node.op_type == "Mul"]:
+        one, other = (constant(value) for value in node.inputs)
+        if one is None or other is None:
+            continue
+        product = np.asarray(one) * np.asarray(other)
+        folded = add_constant(graph, f"{node.outputs[0].name}_known", product)
+        node.outputs[0].replace_all_uses_with(folded)
         graph.remove(node, safe=True)
