@@ -48,13 +48,7 @@ def transcribe_files(
     `sample_rate` in `encoding`. A bad file does not keep the others from being written; then
     InputError names the first bad one. Nothing is read before the bundle and the format are good.
     """
-    if format not in FORMATS:
-        raise InputError(f"format {format!r} is not known: use one of {', '.join(FORMATS)}")
-    paths = find_audio(files)
-    if format in ONE_FILE_FORMATS and len(paths) > 1:
-        raise InputError(f"{format} holds one file, got {len(paths)}: give one, or use jsonl")
-    if words and format != "jsonl":
-        raise InputError(f"{format} has no place for words: use --format jsonl with --words")
+    paths = _check_request(files, format, words)
     _check_stdin(paths, sample_rate, encoding)
     recognizer = open_bundle(bundle, precision, num_threads, decoding, gate)
     write = _write_jsonl_words if words else FORMATS[format]
@@ -74,6 +68,18 @@ def transcribe_files(
         raise errors[0]
     if errors:
         raise InputError(f"{len(errors)} of {len(paths)} files were not read; first: {errors[0]}")
+
+
+def _check_request(files: Sequence[Path | str], format: str, words: bool) -> list[Path]:  # noqa: A002
+    """The sound files, when they and the format go together."""
+    if format not in FORMATS:
+        raise InputError(f"format {format!r} is not known: use one of {', '.join(FORMATS)}")
+    paths = find_audio(files)
+    if format in ONE_FILE_FORMATS and len(paths) > 1:
+        raise InputError(f"{format} holds one file, got {len(paths)}: give one, or use jsonl")
+    if words and format != "jsonl":
+        raise InputError(f"{format} has no place for words: use --format jsonl with --words")
+    return paths
 
 
 def transcribe_file(

@@ -47,7 +47,10 @@ def decode_utterances(recognizer, pieces):
     return [r for r in [*results, recognizer.get_result_all(stream)] if r.text]
 
 
-def test_the_same_words_at_the_same_times(recognizer, gated):
+@pytest.mark.parametrize("method", ["greedy_search", "modified_beam_search"])
+def test_the_same_words_at_the_same_times(bundle, method):
+    recognizer = streaming.open_bundle(bundle, "fp32", decoding_method=method)
+    gated = streaming.open_bundle(bundle, "fp32", decoding_method=method, gate=GateSettings())
     expected, _ = decode(recognizer, [TALK])
     result, stream = decode(gated, [TALK])
     assert result.tokens == expected.tokens
