@@ -14,7 +14,7 @@ from compress.bundle import export_model, graph_bytes
 from compress.data.cuts import read_samples
 from compress.data.sets import real_cuts
 from export.pack import pack_bundle
-from shrinking.accuracy import Plan
+from shrinking.plan import Plan
 from streaming import open_bundle
 from streaming.bundle import read_bundle
 
@@ -23,11 +23,14 @@ SECONDS = 30.0
 
 
 def measure_sizes(plan: Plan, patterns: list[str]) -> dict[tuple[str, float], dict[str, Any]]:
-    """(pattern, level) -> bytes and the ratio of real-time factors, of the first seed's student."""
+    """(pattern, level) -> bytes and the ratio of real-time factors, of the first seed's student,
+    where it is there."""
     bundles: dict[tuple[str, float], Path] = {}
     for pattern in patterns:
         for level in plan.levels:
             model = plan.cell(pattern, True, 0) / f"{level:g}"
+            if not (model / "result.json").exists():
+                continue
             bundles[pattern, level] = model / "bundle"
             if not bundles[pattern, level].exists():
                 export_model(model, bundles[pattern, level])
