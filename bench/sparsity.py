@@ -1,12 +1,14 @@
 """Is sparsity real? Speed and bytes of every pattern, and what it costs in words.
 
-    python bench/sparsity.py [--quick] [--speed] [--accuracy] [--seeds 3] [--workers 2] [--out DIR]
+    python bench/sparsity.py [--quick] [--speed] [--accuracy] [--plan full] [--seeds 3] [--out DIR]
 
 --speed: layers of 512x2048 and Conformers of width 512, dense and pruned, one thread, ratios inside
 one run; peak memory; files. --accuracy: real speech; from a teacher that knows speech_commands,
 digits_fsdd and speechocean762, students of each pattern at 60, 80, 90 and 95 % removed, with
 distillation and without, the same steps; their bundles exported, packed and timed side by side.
-Both without either. Killed, it goes on where it stopped. --quick: one seed, two levels, few steps.
+Both without either. Killed, it goes on where it stopped; --finished only makes the table of what is
+there. --plan short, the default, is an hour and a half of one core, full seven (shrinking/plan.py);
+--quick: one seed, two levels, few steps.
 Writes bench/results/sparsity.{json,md,png}; with --quick sparsity-quick.*.
 """
 
@@ -24,6 +26,7 @@ from compress.checkpoint import load_model
 from compress.data.sets import synthetic_store
 from shrinking.accuracy import (
     augmenter_of,
+    judge_teacher,
     make_start,
     make_teacher,
     read_results,
@@ -35,7 +38,13 @@ from shrinking.accuracy import (
 from shrinking.plan import PACKS, PLANS, Plan
 from shrinking.sizes import measure_sizes
 from shrinking.speed import measure_speed
-from shrinking.table import build_comparisons, build_rows, draw, to_markdown
+from shrinking.table import (
+    build_comparisons,
+    build_rows,
+    comparisons_to_markdown,
+    draw,
+    to_markdown,
+)
 from side_by_side import side_by_side
 
 BENCH = Path(__file__).parent
@@ -81,7 +90,7 @@ def train_chains(plan: Plan, arguments: argparse.Namespace) -> None:
     tasks: list[tuple] = [(store_shares, plan, pattern) for pattern in patterns]
     if "small" in patterns:
         tasks += [(make_start, plan, level) for level in plan.levels]
-    side_by_side("first weights and shares", arguments.workers, tasks)
+    side_by_side("first weights and shares", arguments.workers, [*tasks, (judge_teacher, plan)])
     chains = [
         (run_chain, plan, pattern, distilled, seed)
         for seed in range(arguments.seeds)
@@ -112,6 +121,7 @@ def main() -> None:
         content |= measure_accuracy(arguments)
         draw(content["accuracy"], arguments.results.with_suffix(".png"))
         table = to_markdown(content["accuracy"])
+        table += "\n" + comparisons_to_markdown(content["comparisons"])
         arguments.results.with_suffix(".md").write_text(table)
         print(table)
     results.parent.mkdir(parents=True, exist_ok=True)

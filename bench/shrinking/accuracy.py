@@ -40,6 +40,7 @@ from compress.shrink.stage import ShrinkStage
 from compress.train import Training, train_recipe
 from compress.trainer import TrainSettings, train
 from shrinking.plan import PACKS, SENTENCES, Plan
+from shrinking.table import DENSE
 
 DEMO = Path(__file__).resolve().parents[2] / "compress" / "assets" / "demo-teacher"
 DISTILL = "lattice=1.0"
@@ -57,6 +58,17 @@ def make_teacher(plan: Plan) -> Path:
         training = Training(plan.teacher_recipe, data, plan.packs / "noise", out, None, DEMO)
         train_recipe(training, resume=True)
     return out
+
+
+def judge_teacher(plan: Plan) -> None:
+    """Its word errors, as a student's of which nothing is removed."""
+    file = plan.out / "teacher" / "result.json"
+    if not file.exists():
+        torch.set_num_threads(1)
+        teacher, tokenizer = load_model(plan.out / "teacher")
+        heard = {pack: judge(plan, pack, teacher, tokenizer) for pack in PACKS}
+        dense = {"pattern": DENSE, "sparsity": 0.0, "distilled": False, "seed": 0}
+        write_json(file, dense | {"measured_sparsity": 0.0, "heard": heard})
 
 
 def augmenter_of(plan: Plan) -> Augmenter:
@@ -159,10 +171,11 @@ def run_chain(plan: Plan, pattern: str, distilled: bool, seed: int) -> None:
 
 
 def read_results(plan: Plan, patterns: Sequence[str], seeds: int) -> list[dict[str, Any]]:
-    """Of every student that is there; a table may have fewer seeds in some of its rows."""
-    files = sorted(plan.out.glob("cells/*/*/result.json"))
+    """Of the teacher and every student that is there; rows of a table may have fewer seeds."""
+    files = [*plan.out.glob("teacher/result.json"), *plan.out.glob("cells/*/*/result.json")]
     results = [json.loads(file.read_text()) for file in files]
-    return [one for one in results if one["pattern"] in patterns and one["seed"] < seeds]
+    wanted = (DENSE, *patterns)
+    return [one for one in results if one["pattern"] in wanted and one["seed"] < seeds]
 
 
 def run_level(

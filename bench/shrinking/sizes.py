@@ -15,6 +15,7 @@ from compress.data.cuts import read_samples
 from compress.data.sets import real_cuts
 from export.pack import pack_bundle
 from shrinking.plan import Plan
+from shrinking.table import DENSE
 from streaming import open_bundle
 from streaming.bundle import read_bundle
 
@@ -38,12 +39,13 @@ def measure_sizes(plan: Plan, patterns: list[str]) -> dict[tuple[str, float], di
     if not dense.exists():
         export_model(plan.out / "teacher", dense)
     ratios = compare_speed(dense, bundles, speech(plan))
+    bundles[DENSE, 0.0] = dense
     return {
         key: {
             "onnx_bytes": graph_bytes(bundle, read_bundle(bundle)),
             "packed_bytes": packed_bytes(bundle),
             "rtf_ratio_to_dense_fp32": ratios[key],
-            "rtf_ratio_to_dense_int8": ratios[key] / ratios["dense", 0.0],
+            "rtf_ratio_to_dense_int8": ratios[key] / ratios[DENSE, 0.0],
         }
         for key, bundle in bundles.items()
     }
@@ -73,7 +75,7 @@ def compare_speed(
     """Time relative to the dense fp32 bundle: medians of rounds in which all take turns."""
     reference = open_bundle(dense, precision="fp32")
     recognizers = {key: open_bundle(path) for key, path in bundles.items()}
-    recognizers["dense", 0.0] = open_bundle(dense)
+    recognizers[DENSE, 0.0] = open_bundle(dense)
     times: dict[tuple[str, float], list[float]] = {key: [] for key in recognizers}
     for _ in range(ROUNDS):
         for key, recognizer in recognizers.items():

@@ -7,8 +7,8 @@ A block of a layer computes y = W x. With k inputs S alone it can at best comput
 S grows by forward selection, and V is what the block then holds: the kept weights take over what
 removed columns carried through inputs that go together, as in optimal brain surgeon (Hassibi &
 Stork 1993) and SparseGPT (2301.00774). Magnitude sees neither that two inputs say the same nor
-that one is nearly silent. Built-in teacher at 70 % in blocks of 8, one shot: 2.8 nats a label from
-the dense one instead of 5.1 (decision 32).
+that one is nearly silent. Built-in teacher at 70 % in blocks of 8, one shot: 3.1 nats a label from
+the dense one instead of 12.5 (decision 32).
 
 # Letters: R rows, C columns, G rows of a block, N blocks, k columns that a block keeps, P picks.
 """

@@ -164,8 +164,12 @@ class MaskPruner:
     def prune_to(self, sparsity: float, optimizer: torch.optim.Optimizer | None = None) -> Kept:
         """Masks for `sparsity`, anew from the hidden weights; no shape changes.
 
-        Moments of the optimiser stay: they tell how fast a hidden weight moves.
+        Moments of the optimiser stay: they tell how fast a hidden weight moves. Least squares goes
+        by the weights in use, so where no more has to go it changes nothing: a level of a sweep
+        begins where the one before ended, before it has heard enough to fit anything.
         """
+        if self.score == "least_squares" and sparsity <= self.sparsity:
+            return {}
         for name, kept in self.plan(sparsity).items():
             weight, hidden, layout = self._weight(name), self.hidden[name], self.layouts[name]
             cut = cut_weight(name, weight, hidden, layout, kept, self.score, self.evidence)

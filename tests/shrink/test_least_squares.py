@@ -146,6 +146,18 @@ def test_blocks_keep_equally_many_columns_and_the_rest_waits(model):
         assert torch.equal(weight, torch.where(mask, pruner.hidden[name], 0.0))
 
 
+def test_a_level_begins_where_the_one_before_ended(conformer):
+    """With other shares too: one step of evidence is no reason to move columns."""
+    pruner = pruner_of(conformer, "least_squares", heard(conformer, "least_squares"))
+    pruner.prune_to(0.5)
+    before = copy.deepcopy(conformer.state_dict())
+    pruner.shares = dict.fromkeys(pruner.shares, 1.0) | {"encoder.project.weight": 0.1}
+    pruner.prune_to(pruner.sparsity)
+    assert all(torch.equal(before[name], value) for name, value in conformer.state_dict().items())
+    pruner.prune_to(0.6)
+    assert pruner.sparsity >= 0.6
+
+
 @pytest.mark.parametrize("spec", ["unstructured", "2:4"])
 def test_other_zeros_go_by_magnitude(conformer, spec):
     evidence, name = heard(conformer, "least_squares"), "encoder.project.weight"
