@@ -73,7 +73,7 @@ PLANS: Mapping[str, Mapping[str, Any]] = {
     },
     "short": {
         "levels": LEVELS,
-        "steps": (60, 60, 200, 120),
+        "steps": (60, 60, 200, 300),
         "teacher_steps": 240,
         "start_steps": (150, 100, 100),
         "synthetic": 1000,
