@@ -7,7 +7,7 @@ one run; peak memory; files. --accuracy: real speech; from a teacher that knows 
 digits_fsdd and speechocean762, students of each pattern at 60, 80, 90 and 95 % removed, with
 distillation and without, the same steps; their bundles exported, packed and timed side by side.
 Both without either. Killed, it goes on where it stopped; --finished only makes the table of what is
-there. --plan short, the default, is an hour and a half of one core, full seven (shrinking/plan.py);
+there. --plan short, the default, is two hours of one core, full seven and more (shrinking/plan.py);
 --quick: one seed, two levels, few steps.
 Writes bench/results/sparsity.{json,md,png}; with --quick sparsity-quick.*.
 """
@@ -49,8 +49,8 @@ from side_by_side import side_by_side
 
 BENCH = Path(__file__).parent
 SHARED = BENCH.parents[1] / "shared" / "data"
-# Rows by the table leave most layers of a teacher this narrow dense, far from 90 %. Of 4 and 8 rows,
-# 4 lost fewer words on development speech (bench/LOG.md); they save bytes, not time.
+# Rows by the table leave most layers of a teacher this narrow dense, far from 90 %. Of 4 and 8, 4
+# lost fewer words on development speech (bench/LOG.md); they save bytes, not time.
 PATTERNS = ("unstructured", "block:4", "channel", "small")
 
 

@@ -1,4 +1,4 @@
-"""How much is trained: `short` is what one core does in an hour and a half, `full` takes seven."""
+"""How much is trained: `short` is what one core does in two hours, `full` in seven and more."""
 
 from __future__ import annotations
 

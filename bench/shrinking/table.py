@@ -17,6 +17,7 @@ DATA = {
     "speechocean762": ("speechocean762",),
 }
 DENSE = "dense"  # the teacher itself, in the place of a pattern
+TICKS = (10, 20, 30, 50, 100)  # of WER, %
 COLOURS = {"channel": "C0", "block": "C1", "unstructured": "C2", "small": "C3"}
 
 
@@ -149,7 +150,7 @@ def draw_lines(lines: Sequence[Sequence[str]]) -> str:
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """WER against sparsity and against bytes; dashed lines were trained without a teacher."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.8), layout="constrained")
     some = [row for row in rows if row["data"].startswith("speech_commands")]
     patterns = list(dict.fromkeys(row["pattern"] for row in some if row["pattern"] != DENSE))
     for pattern in patterns:
@@ -177,7 +178,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axis.set_xlabel(title)
         axis.set_ylabel("WER, %")
         axis.set_yscale("log")
-        axis.grid(alpha=0.3, which="both")
-    axes[0].legend(fontsize=7)
+        axis.set_yticks(TICKS, [str(tick) for tick in TICKS])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    lines, labels = axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=5, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
