@@ -1,12 +1,14 @@
 """Is sparsity real? Speed and bytes of every pattern, and what it costs in words.
 
-    python bench/sparsity.py [--quick] [--speed] [--accuracy] [--seeds 3] [--workers 2] [--out DIR]
+    python bench/sparsity.py [--quick] [--speed] [--accuracy] [--plan full] [--seeds 3] [--out DIR]
 
 --speed: layers of 512x2048 and Conformers of width 512, dense and pruned, one thread, ratios inside
 one run; peak memory; files. --accuracy: real speech; from a teacher that knows speech_commands,
 digits_fsdd and speechocean762, students of each pattern at 60, 80, 90 and 95 % removed, with
 distillation and without, the same steps; their bundles exported, packed and timed side by side.
-Both without either. Killed, it goes on where it stopped. --quick: one seed, two levels, few steps.
+Both without either. Killed, it goes on where it stopped; --finished only makes the table of what is
+there. --plan short, the default, is two hours of one core, full seven and more (shrinking/plan.py);
+--quick: one seed, two levels, few steps.
 Writes bench/results/sparsity.{json,md,png}; with --quick sparsity-quick.*.
 """
 
@@ -23,31 +25,40 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # chains run side by side, one th
 from compress.checkpoint import load_model
 from compress.data.sets import synthetic_store
 from shrinking.accuracy import (
-    PACKS,
-    Plan,
     augmenter_of,
+    judge_teacher,
     make_start,
     make_teacher,
+    read_results,
     run_chain,
     sampler_of,
     store_shares,
     store_targets,
 )
+from shrinking.plan import PACKS, PLANS, Plan
 from shrinking.sizes import measure_sizes
 from shrinking.speed import measure_speed
-from shrinking.table import build_comparisons, build_rows, draw, to_markdown
+from shrinking.table import (
+    build_comparisons,
+    build_rows,
+    comparisons_to_markdown,
+    draw,
+    to_markdown,
+)
 from side_by_side import side_by_side
 
 BENCH = Path(__file__).parent
 SHARED = BENCH.parents[1] / "shared" / "data"
-# Rows by the table leave most layers of a teacher this narrow dense, far from 90 %. 8 rows are a
-# 24th of its width, as 64 are of 1536.
-PATTERNS = ("unstructured", "block:8", "channel", "small")
+# Rows by the table leave most layers of a teacher this narrow dense, far from 90 %. Of 4 and 8, 4
+# lost fewer words on development speech (bench/LOG.md); they save bytes, not time.
+PATTERNS = ("unstructured", "block:4", "channel", "small")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--plan", choices=("short", "full"), default="short", help="of --accuracy")
     parser.add_argument("--quick", action="store_true", help="one seed, two levels, fewer steps")
+    parser.add_argument("--finished", action="store_true", help="a table of what is there already")
     parser.add_argument("--speed", action="store_true", help="speed alone")
     parser.add_argument("--accuracy", action="store_true", help="accuracy alone")
     parser.add_argument("--seeds", type=int, default=3, help="chains of every pattern")
@@ -59,26 +70,18 @@ def parse_arguments() -> argparse.Namespace:
     missing = [pack for pack in (*PACKS, "noise") if not (arguments.packs / pack).is_dir()]
     if missing and not arguments.speed:
         parser.error(f"{arguments.packs} lacks {', '.join(missing)}: give the packs by --packs")
-    name = "sparsity-quick" if arguments.quick else "sparsity"
-    arguments.out = arguments.out or BENCH.parent / "runs" / name
-    arguments.results = BENCH / "results" / name
+    if arguments.quick:
+        arguments.plan, arguments.seeds = "quick", 1
+    arguments.out = arguments.out or BENCH.parent / "runs" / f"sparsity-{arguments.plan}"
+    arguments.results = BENCH / "results" / ("sparsity-quick" if arguments.quick else "sparsity")
     arguments.patterns = arguments.patterns.split(",")
     return arguments
 
 
-def build_plan(arguments: argparse.Namespace) -> Plan:
-    if arguments.quick:
-        return Plan(arguments.packs, arguments.out, (0.6, 0.9), (40, 40), (100, 60, 40), 1000)
-    levels, steps = (0.6, 0.8, 0.9, 0.95), (300, 300, 1500, 900)
-    return Plan(arguments.packs, arguments.out, levels, steps, (1200, 800, 500), 6000)
-
-
-def measure_accuracy(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """Prepare what chains share, run them side by side, export and time what they leave.
-
-    {"accuracy": rows, "comparisons": rows}.
-    """
-    plan, patterns = build_plan(arguments), arguments.patterns
+def train_chains(plan: Plan, arguments: argparse.Namespace) -> None:
+    """Prepare what chains share, then run them side by side: all of the first seed before any of
+    the second, so that a run which is stopped leaves whole tables of fewer seeds."""
+    patterns = arguments.patterns
     make_teacher(plan)
     _ = sampler_of(plan, load_model(plan.out / "teacher")[1], 0)  # features, by all cores
     store_targets(plan)
@@ -87,17 +90,25 @@ def measure_accuracy(arguments: argparse.Namespace) -> dict[str, list[dict[str, 
     tasks: list[tuple] = [(store_shares, plan, pattern) for pattern in patterns]
     if "small" in patterns:
         tasks += [(make_start, plan, level) for level in plan.levels]
-    side_by_side("first weights and shares", arguments.workers, tasks)
-    seeds = range(1 if arguments.quick else arguments.seeds)
+    side_by_side("first weights and shares", arguments.workers, [*tasks, (judge_teacher, plan)])
     chains = [
         (run_chain, plan, pattern, distilled, seed)
+        for seed in range(arguments.seeds)
         for distilled in (True, False)
-        for seed in seeds
         for pattern in patterns
     ]
-    results = [one for chain in side_by_side("chains", arguments.workers, chains) for one in chain]
-    rows = build_rows(results, measure_sizes(plan, patterns))
-    return {"accuracy": rows, "comparisons": build_comparisons(results)}
+    side_by_side("chains", arguments.workers, chains)
+
+
+def measure_accuracy(arguments: argparse.Namespace) -> dict[str, Any]:
+    """{"plan": its name, "accuracy": rows, "comparisons": rows} of the chains that are there."""
+    plan = Plan(arguments.packs, arguments.out, **PLANS[arguments.plan])
+    if not arguments.finished:
+        train_chains(plan, arguments)
+    results = read_results(plan, arguments.patterns, arguments.seeds)
+    rows = build_rows(results, measure_sizes(plan, arguments.patterns))
+    comparisons = build_comparisons(results)
+    return {"plan": arguments.plan, "accuracy": rows, "comparisons": comparisons}
 
 
 def main() -> None:
@@ -110,6 +121,7 @@ def main() -> None:
         content |= measure_accuracy(arguments)
         draw(content["accuracy"], arguments.results.with_suffix(".png"))
         table = to_markdown(content["accuracy"])
+        table += "\n" + comparisons_to_markdown(content["comparisons"])
         arguments.results.with_suffix(".md").write_text(table)
         print(table)
     results.parent.mkdir(parents=True, exist_ok=True)

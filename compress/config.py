@@ -324,7 +324,7 @@ class RunRecipe(DistillRecipe, DrawnRecipe):
     sparsity: float = 0.9
     mix: dict[str, str] = {}
     exclude: list[str] = []
-    score: Literal["magnitude", "taylor", "activation"] = "magnitude"
+    score: Literal["magnitude", "taylor", "activation", "least_squares"] | None = None
     allocation: Literal["uniform", "sensitivity"] | None = None
     guard: GuardRecipe | None = None
     student: ModelRecipe | None = None

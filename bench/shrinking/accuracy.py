@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,11 @@ import torch
 
 from compress.atomic import write_json
 from compress.checkpoint import load_model, save_model
-from compress.config import TrainRecipe, read_recipe
 from compress.curriculum import CurriculumStage, Phase
 from compress.data.augment import AugmentSettings
 from compress.data.batches import BatchSampler, BatchSettings, Source
 from compress.data.noise import Augmenter
-from compress.data.sets import check_sources, real_store, synthetic_store, train_store
+from compress.data.sets import check_sources, real_store, spread, synthetic_store, train_store
 from compress.data.tokenizer import Tokenizer
 from compress.distill.lessons import parse_distill
 from compress.distill.setup import build_teaching
@@ -40,33 +39,15 @@ from compress.shrink.shares import allocate, soften
 from compress.shrink.stage import ShrinkStage
 from compress.train import Training, train_recipe
 from compress.trainer import TrainSettings, train
+from shrinking.plan import PACKS, SENTENCES, Plan
+from shrinking.table import DENSE
 
-PACKS = ("speech_commands", "digits_fsdd", "speechocean762")
 DEMO = Path(__file__).resolve().parents[2] / "compress" / "assets" / "demo-teacher"
-RECIPE = Path(__file__).with_name("teacher.yaml")
 DISTILL = "lattice=1.0"
 # Chosen on development speech (bench/LOG.md): zeros want a slower pace than narrow layers.
 RATES = {"channel": 3e-3, "block": 2e-3, "unstructured": 2e-3, "small": 3e-3}
 RAMP = 0.3  # of the steps at each level
-EVERY = 30  # steps between two prunings
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What all chains share. steps: of each of the levels; seconds: audio of a step."""
-
-    packs: Path
-    out: Path
-    levels: tuple[float, ...]
-    steps: tuple[int, ...]
-    start_steps: tuple[int, int, int]
-    synthetic: int
-    seconds: float = 20.0
-    judged_on: str = "test"
-
-    def cell(self, pattern: str, distilled: bool, seed: int) -> Path:
-        how = "distilled" if distilled else "alone"
-        return self.out / "cells" / f"{pattern.replace(':', '-')}-{how}-{seed}"
+WARMUP = 30  # steps, or a quarter of a level that has fewer than 120
 
 
 def make_teacher(plan: Plan) -> Path:
@@ -74,9 +55,20 @@ def make_teacher(plan: Plan) -> Path:
     out = plan.out / "teacher"
     if not (out / "config.json").exists():
         data = [str(plan.packs / pack) for pack in PACKS]
-        recipe = read_recipe(str(RECIPE), TrainRecipe)
-        train_recipe(Training(recipe, data, plan.packs / "noise", out, None, DEMO), resume=True)
+        training = Training(plan.teacher_recipe, data, plan.packs / "noise", out, None, DEMO)
+        train_recipe(training, resume=True)
     return out
+
+
+def judge_teacher(plan: Plan) -> None:
+    """Its word errors, as a student's of which nothing is removed."""
+    file = plan.out / "teacher" / "result.json"
+    if not file.exists():
+        torch.set_num_threads(1)
+        teacher, tokenizer = load_model(plan.out / "teacher")
+        heard = {pack: judge(plan, pack, teacher, tokenizer) for pack in PACKS}
+        dense = {"pattern": DENSE, "sparsity": 0.0, "distilled": False, "seed": 0}
+        write_json(file, dense | {"measured_sparsity": 0.0, "heard": heard})
 
 
 def augmenter_of(plan: Plan) -> Augmenter:
@@ -86,11 +78,11 @@ def augmenter_of(plan: Plan) -> Augmenter:
 
 def sampler_of(plan: Plan, tokenizer: Tokenizer, seed: int) -> BatchSampler:
     """The teacher's own training data."""
-    real = read_recipe(str(RECIPE), TrainRecipe).real
-    hear = real.model_dump(include={"copies", "joined", "words_range"})
+    hear = plan.teacher_recipe.real.model_dump(include={"copies", "joined", "words_range"})
     stores = [train_store(str(plan.packs / pack), augmenter_of(plan), 0, **hear) for pack in PACKS]
     settings = BatchSettings(seconds=plan.seconds)
-    sources = [Source(store, 1.0) for store in stores]
+    shares = [plan.sentences_share if pack == SENTENCES else 1.0 for pack in PACKS]
+    sources = [Source(*one) for one in zip(stores, shares, strict=True)]
     check_sources(sources, tokenizer, settings.tail_frames)
     return BatchSampler(sources, tokenizer, settings, seed, augment=False)
 
@@ -152,7 +144,7 @@ def build_stage(
     student = (first, model[1]) if pattern == "small" else model
     teaching = build_teaching(lessons, "none", model, student, sampler, plan.out / "targets")
     if pattern != "small":
-        ramp = (0, round(RAMP * steps), EVERY)
+        ramp = (0, round(RAMP * steps), plan.every)
         cut = Cut(pattern, shares=read_shares(plan, pattern, level))
         return ShrinkStage(model[0], level, ramp, "cubic", teaching, cut, first), sampler
     stage = CurriculumStage(first.config, [Phase(steps=1, ctc=0.1, transducer=1.0)])
@@ -161,27 +153,29 @@ def build_stage(
     return stage, sampler
 
 
-def run_chain(plan: Plan, pattern: str, distilled: bool, seed: int) -> list[dict[str, Any]]:
-    """Train through all levels; returns a result for each."""
+def run_chain(plan: Plan, pattern: str, distilled: bool, seed: int) -> None:
+    """Train through all levels that are not there yet."""
     torch.set_num_threads(1)
     cell = plan.cell(pattern, distilled, seed)
-    start, results = plan.out / "teacher", []
+    start = plan.out / "teacher"
     for number, level in enumerate(plan.levels):
         folder = cell / f"{level:g}"
         folder.mkdir(parents=True, exist_ok=True)
         steps = plan.steps[number]
         if pattern == "small":
             start, steps = plan.out / "starts" / f"{level:g}", sum(plan.steps[: number + 1])
-        with (cell / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
-            train_level = partial(run_level, plan, pattern, level, start, distilled, seed, steps)
-            results.append(read_result(folder) or train_level(folder))
+        if not (folder / "result.json").exists():
+            with (cell / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
+                run_level(plan, pattern, level, start, distilled, seed, steps, folder)
         start = folder
-    return results
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    result = folder / "result.json"
-    return json.loads(result.read_text()) if result.exists() else None
+def read_results(plan: Plan, patterns: Sequence[str], seeds: int) -> list[dict[str, Any]]:
+    """Of the teacher and every student that is there; rows of a table may have fewer seeds."""
+    files = [*plan.out.glob("teacher/result.json"), *plan.out.glob("cells/*/*/result.json")]
+    results = [json.loads(file.read_text()) for file in files]
+    wanted = (DENSE, *patterns)
+    return [one for one in results if one["pattern"] in wanted and one["seed"] < seeds]
 
 
 def run_level(
@@ -193,10 +187,11 @@ def run_level(
     seed: int,
     steps: int,
     folder: Path,
-) -> dict[str, Any]:
+) -> None:
     stage, sampler = build_stage(plan, pattern, level, start, distilled, seed, steps)
     rate = RATES[pattern.partition(":")[0]]
-    pace = TrainSettings(steps, rate, warmup_steps=30, decay_from=0.4, seed=seed)
+    warmup = min(WARMUP, steps // 4)
+    pace = TrainSettings(steps, rate, warmup_steps=warmup, decay_from=0.4, seed=seed)
     train(stage, sampler, replace(pace, checkpoint_every=100), folder, folder.name, resume=True)
     student, tokenizer = stage.student.eval(), sampler.tokenizer
     save_model(student, folder, tokenizer, {"pattern": pattern, "level": level, "seed": seed})
@@ -212,12 +207,13 @@ def run_level(
     }
     write_json(folder / "result.json", result)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
-    return result
 
 
 def judge(plan: Plan, pack: str, student, tokenizer: Tokenizer) -> dict[str, list[int]]:
     """Word errors and words of every utterance."""
     store = real_store(str(plan.packs / pack), plan.judged_on)
+    if pack == SENTENCES:
+        store.rows = list(spread(store.rows, plan.sentences_judged))
     said, heard = decode_store(student, store, tokenizer)
     pairs = list(zip(map(str.split, said), map(str.split, heard), strict=True))
     errors = [kaldialign.edit_distance(one, other)["total"] for one, other in pairs]

@@ -14,7 +14,8 @@ from compress.bundle import export_model, graph_bytes
 from compress.data.cuts import read_samples
 from compress.data.sets import real_cuts
 from export.pack import pack_bundle
-from shrinking.accuracy import Plan
+from shrinking.plan import Plan
+from shrinking.table import DENSE
 from streaming import open_bundle
 from streaming.bundle import read_bundle
 
@@ -23,11 +24,14 @@ SECONDS = 30.0
 
 
 def measure_sizes(plan: Plan, patterns: list[str]) -> dict[tuple[str, float], dict[str, Any]]:
-    """(pattern, level) -> bytes and the ratio of real-time factors, of the first seed's student."""
+    """(pattern, level) -> bytes and the ratio of real-time factors, of the first seed's student,
+    where it is there."""
     bundles: dict[tuple[str, float], Path] = {}
     for pattern in patterns:
         for level in plan.levels:
             model = plan.cell(pattern, True, 0) / f"{level:g}"
+            if not (model / "result.json").exists():
+                continue
             bundles[pattern, level] = model / "bundle"
             if not bundles[pattern, level].exists():
                 export_model(model, bundles[pattern, level])
@@ -35,12 +39,13 @@ def measure_sizes(plan: Plan, patterns: list[str]) -> dict[tuple[str, float], di
     if not dense.exists():
         export_model(plan.out / "teacher", dense)
     ratios = compare_speed(dense, bundles, speech(plan))
+    bundles[DENSE, 0.0] = dense
     return {
         key: {
             "onnx_bytes": graph_bytes(bundle, read_bundle(bundle)),
             "packed_bytes": packed_bytes(bundle),
             "rtf_ratio_to_dense_fp32": ratios[key],
-            "rtf_ratio_to_dense_int8": ratios[key] / ratios["dense", 0.0],
+            "rtf_ratio_to_dense_int8": ratios[key] / ratios[DENSE, 0.0],
         }
         for key, bundle in bundles.items()
     }
@@ -70,7 +75,7 @@ def compare_speed(
     """Time relative to the dense fp32 bundle: medians of rounds in which all take turns."""
     reference = open_bundle(dense, precision="fp32")
     recognizers = {key: open_bundle(path) for key, path in bundles.items()}
-    recognizers["dense", 0.0] = open_bundle(dense)
+    recognizers[DENSE, 0.0] = open_bundle(dense)
     times: dict[tuple[str, float], list[float]] = {key: [] for key in recognizers}
     for _ in range(ROUNDS):
         for key, recognizer in recognizers.items():

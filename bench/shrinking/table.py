@@ -16,6 +16,8 @@ DATA = {
     "speech_commands + digits_fsdd": ("speech_commands", "digits_fsdd"),
     "speechocean762": ("speechocean762",),
 }
+DENSE = "dense"  # the teacher itself, in the place of a pattern
+TICKS = (10, 20, 30, 50, 100)  # of WER, %
 COLOURS = {"channel": "C0", "block": "C1", "unstructured": "C2", "small": "C3"}
 
 
@@ -66,7 +68,7 @@ def build_rows(results: Sequence[Row], sizes: dict[tuple[str, float], Row]) -> l
 
 def build_comparisons(results: Sequence[Row]) -> list[Row]:
     """Word errors saved: distilling over not, and each pattern over unstructured (less than 0 is
-    what its form costs), with paired 95 % intervals."""
+    what its form costs), of the seeds that both have, with paired 95 % intervals."""
     groups = group(results)
     rows = []
     for (data, pattern, sparsity, distilled), some in sorted(groups.items()):
@@ -74,9 +76,13 @@ def build_comparisons(results: Sequence[Row]) -> list[Row]:
         if pattern != "unstructured":
             rivals["unstructured"] = data, "unstructured", sparsity, distilled
         for rival, key in rivals.items():
-            if len(groups.get(key, [])) != len(some):
+            theirs = {one["of"]["seed"]: one for one in groups.get(key, [])}
+            ours = {one["of"]["seed"]: one for one in some}
+            seeds = sorted(ours.keys() & theirs.keys())
+            if not seeds:
                 continue
-            saved, low, high = relative_reduction(errors_of(groups[key]), errors_of(some))
+            without, with_ = (errors_of([part[seed] for seed in seeds]) for part in (theirs, ours))
+            saved, low, high = relative_reduction(without, with_)
             rows.append(
                 {
                     "data": data,
@@ -84,6 +90,7 @@ def build_comparisons(results: Sequence[Row]) -> list[Row]:
                     "sparsity": sparsity,
                     "distilled": distilled,
                     "against": rival,
+                    "seeds": len(seeds),
                     "relative_reduction": saved,
                     "low": low,
                     "high": high,
@@ -94,7 +101,8 @@ def build_comparisons(results: Sequence[Row]) -> list[Row]:
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """One line a row."""
-    head = ["data", "pattern", "removed", "distilled", "WER %", "95 %", "int8 kB", "packed kB", "x"]
+    head = ["data", "pattern", "removed", "distilled", "seeds", "WER %", "95 %"]
+    head += ["int8 kB", "packed kB", "x"]
     lines = [head, ["---"] * len(head)]
     for row in rows:
         lines.append(
@@ -103,6 +111,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
                 row["pattern"],
                 f"{100 * row['sparsity']:.0f} %",
                 "yes" if row["distilled"] else "no",
+                f"{row['seeds']}",
                 f"{100 * row['wer']:.2f}",
                 f"{100 * row['low']:.2f} to {100 * row['high']:.2f}",
                 f"{row['onnx_bytes'] / 1e3:.0f}" if "onnx_bytes" in row else "",
@@ -111,14 +120,39 @@ def to_markdown(rows: Sequence[Row]) -> str:
             ]
         )
     note = "x: real-time factor relative to the dense teacher's fp32 bundle, smaller is faster.\n"
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" + note
+    return draw_lines(lines) + "\n" + note
+
+
+def comparisons_to_markdown(rows: Sequence[Row]) -> str:
+    """What a pattern costs beside zeros anywhere, and what distilling saves, % of word errors."""
+    lines = [["data", "pattern", "removed", "distilled", "against", "seeds", "errors", "95 %"]]
+    lines.append(["---"] * len(lines[0]))
+    for row in rows:
+        more, low, high = (-100 * row[key] for key in ("relative_reduction", "high", "low"))
+        lines.append(
+            [
+                row["data"],
+                row["pattern"],
+                f"{100 * row['sparsity']:.0f} %",
+                "yes" if row["distilled"] else "no",
+                row["against"],
+                f"{row['seeds']}",
+                f"{more:+.0f} %",
+                f"{low:+.0f} to {high:+.0f}",
+            ]
+        )
+    return draw_lines(lines)
+
+
+def draw_lines(lines: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """WER against sparsity and against bytes; dashed lines were trained without a teacher."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.8), layout="constrained")
     some = [row for row in rows if row["data"].startswith("speech_commands")]
-    patterns = list(dict.fromkeys(row["pattern"] for row in some))
+    patterns = list(dict.fromkeys(row["pattern"] for row in some if row["pattern"] != DENSE))
     for pattern in patterns:
         colour = COLOURS.get(pattern.partition(":")[0], "C4")
         for distilled, style in ((True, "-"), (False, "--")):
@@ -139,10 +173,15 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                                   color=colour, label=label, capsize=2)  # fmt: skip
     titles = ("share of the teacher removed, %", "kB of the int8 graphs", "time, dense fp32 = 1")
     for axis, title in zip(axes, titles, strict=True):
+        for row in (row for row in some if row["pattern"] == DENSE):
+            axis.axhline(100 * row["wer"], color="0.5", lw=1, ls=":", label="the teacher, dense")
         axis.set_xlabel(title)
         axis.set_ylabel("WER, %")
         axis.set_yscale("log")
-        axis.grid(alpha=0.3, which="both")
-    axes[0].legend(fontsize=7)
+        axis.set_yticks(TICKS, [str(tick) for tick in TICKS])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    lines, labels = axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=5, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -22,6 +22,7 @@ from compress.shrink.lstm import gates_of
 # Neighbouring frames are alike. With 5.5 M weights and 40 s of audio a step, 240 ms on a CPU, all
 # of them cost 21 ms, these 6 ms.
 FRAMES_APART = 4
+MOMENT_FRAMES_APART = 2  # second moments of 768 inputs want more frames than there are inputs
 
 Reader: TypeAlias = nn.Linear | nn.Conv1d
 
@@ -35,6 +36,7 @@ class Evidence:
     activation  the mean over frames of x_j^2 for every input j of each Linear, Conv1d and LSTM,
                 padding included. The loss does not call the joiner's output as a module: its
                 inputs are taken on the lattice's diagonal, row u = t (U + 1) / T.
+    least_squares  for the same inputs E[x x'], their second moments.
     magnitude   nothing.
 
     weights: whether masks of single weights will ask; channels do not, and taylor then needs no
@@ -54,7 +56,7 @@ class Evidence:
         self.clear()
         if score == "taylor":
             self._watch_gradients()
-        if score == "activation":
+        if score in ("activation", "least_squares"):
             self._watch_inputs()
 
     @property
@@ -86,6 +88,12 @@ class Evidence:
         if mean is None or mean.shape == self.shapes[name]:
             return mean
         return spread_inputs(mean, self.shapes[name])
+
+    def moments(self, name: str) -> Tensor | None:
+        """least_squares: E[x x'] of what a matrix reads, (inputs, inputs); None if nothing is
+        known, and for a convolution over several frames."""
+        mean = self._mean(name) if self.score == "least_squares" else None
+        return mean if mean is not None and len(mean) == self.shapes[name][1:].numel() else None
 
     def unit_squares(self, name: str, dim: int) -> Tensor | None:
         """taylor: E[(sum_R w g)^2] of the units along `dim`; an LSTM's gates lie in R."""
@@ -149,14 +157,14 @@ class Evidence:
     def _hear_inputs(self, name: str, module: Reader, inputs: tuple[Tensor]) -> None:
         if module.training:
             x = inputs[0].detach()
-            self._add_squares(name, x.transpose(1, -1) if isinstance(module, nn.Conv1d) else x)
+            self._add_inputs(name, x.transpose(1, -1) if isinstance(module, nn.Conv1d) else x)
 
     def _hear_lstm(self, prefix: str, module: nn.LSTM, inputs: Any, outputs: Any) -> None:
         """The recurrence reads what the layer said a frame before. Of several layers in one
         module the first's inputs and the last's outputs are seen."""
         if module.training:
-            self._add_squares(f"{prefix}weight_ih_l0", inputs[0].detach())
-            self._add_squares(f"{prefix}weight_hh_l{module.num_layers - 1}", outputs[0].detach())
+            self._add_inputs(f"{prefix}weight_ih_l0", inputs[0].detach())
+            self._add_inputs(f"{prefix}weight_hh_l{module.num_layers - 1}", outputs[0].detach())
 
     def _hear_encoded(self, module: nn.Linear, inputs: Any, encoded: Tensor) -> None:
         self.encoded = encoded.detach() if module.training else None
@@ -167,12 +175,18 @@ class Evidence:
             num_frames = self.encoded.shape[1]
             rows = torch.arange(num_frames, device=predicted.device) * predicted.shape[1]
             predicted = predicted.detach()[:, rows // num_frames]
-            self._add_squares("joiner.output.weight", torch.tanh(self.encoded + predicted))
+            self._add_inputs("joiner.output.weight", torch.tanh(self.encoded + predicted))
 
-    def _add_squares(self, key: str, x: Tensor) -> None:
+    def _add_inputs(self, key: str, x: Tensor) -> None:
         """x (.., inputs)."""
-        frames = x.reshape(-1, x.shape[-1])[::FRAMES_APART]
-        self._add(key, frames.square().sum(0, dtype=torch.float32), len(frames))
+        every = x.reshape(-1, x.shape[-1])
+        if self.score == "least_squares":
+            frames = every[::MOMENT_FRAMES_APART].float()
+            with torch.autocast(frames.device.type, enabled=False):
+                self._add(key, frames.T @ frames, len(frames))
+        else:
+            frames = every[::FRAMES_APART]
+            self._add(key, frames.square().sum(0, dtype=torch.float32), len(frames))
 
 
 def spread_inputs(squares: Tensor, shape: torch.Size) -> Tensor:

@@ -22,7 +22,8 @@ from compress.models.transducer import Transducer
 from compress.shrink.allocation import spread
 from compress.shrink.channel import Kept
 from compress.shrink.evidence import Evidence
-from compress.shrink.layouts import Layout
+from compress.shrink.layouts import Block, Layout
+from compress.shrink.least_squares import fit_blocks
 from compress.shrink.schedule import check_sparsity
 from compress.shrink.scores import score_weights
 from streaming.errors import InputError
@@ -37,6 +38,29 @@ def weight_names(model: nn.Module, module: str) -> list[str]:
 def matrix_shape(weight: Tensor) -> tuple[int, int]:
     """(R, C): output rows and everything they read; a convolution's kernel lies in C."""
     return weight.shape[0], weight[0].numel()
+
+
+def cut_weight(
+    name: str,
+    weight: Tensor,
+    hidden: Tensor,
+    layout: Layout,
+    kept: int,
+    score: str,
+    evidence: Evidence | None,
+) -> tuple[Tensor, Tensor]:
+    """Mask and hidden weight of one matrix, of which `kept` values stay.
+
+    Blocks whose inputs the evidence knows are fitted to what the weight in use computes.
+    """
+    shape = matrix_shape(weight)
+    moments = evidence.moments(name) if evidence else None
+    if moments is None or not isinstance(layout, Block):
+        scores = score_weights(name, hidden, score, evidence)
+        return layout.mask(scores.reshape(shape), kept).reshape(weight.shape), hidden
+    mask, fitted = fit_blocks(weight.reshape(shape).float(), moments, layout.rows, kept // shape[0])
+    mask = mask.reshape(weight.shape)
+    return mask, torch.where(mask, fitted.reshape(weight.shape), hidden)
 
 
 class MaskPruner:
@@ -140,15 +164,18 @@ class MaskPruner:
     def prune_to(self, sparsity: float, optimizer: torch.optim.Optimizer | None = None) -> Kept:
         """Masks for `sparsity`, anew from the hidden weights; no shape changes.
 
-        Moments of the optimiser stay: they tell how fast a hidden weight moves.
+        Moments of the optimiser stay: they tell how fast a hidden weight moves. Least squares goes
+        by the weights in use, so where no more has to go it changes nothing: a level of a sweep
+        begins where the one before ended, before it has heard enough to fit anything.
         """
+        if self.score == "least_squares" and sparsity <= self.sparsity:
+            return {}
         for name, kept in self.plan(sparsity).items():
-            hidden = self.hidden[name]
-            scores = score_weights(name, hidden, self.score, self.evidence)
-            rows = scores.reshape(matrix_shape(hidden))
-            self.masks[name] = self.layouts[name].mask(rows, kept).reshape(hidden.shape)
+            weight, hidden, layout = self._weight(name), self.hidden[name], self.layouts[name]
+            cut = cut_weight(name, weight, hidden, layout, kept, self.score, self.evidence)
+            self.masks[name], self.hidden[name] = cut
             # Not a product: -0.0 is no zero byte, and costs a download 2 %.
-            self.model.get_parameter(name).copy_(torch.where(self.masks[name], hidden, 0.0))
+            weight.copy_(torch.where(*cut, 0.0))
         return {}
 
     @torch.no_grad()

@@ -67,16 +67,27 @@ class Cut:
 
     pattern: of every module that `mix` gives no other; mix: part of a module's name -> pattern, the
     longest part counts. exclude: parts of names of modules that stay as they are. shares: module or
-    channel group -> how much it loses relative to others (sensitivity.py). precision: of the
+    channel group -> how much it loses relative to others (sensitivity.py). score: what stays, by
+    scores.py; None is least_squares where blocks are lost, else magnitude. precision: of the
     exported layers, whose measured times choose the blocks.
     """
 
     pattern: str = "channel"
     mix: Mapping[str, str] = field(default_factory=dict)
     exclude: Sequence[str] = ()
-    score: str = "magnitude"
+    score: str | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
     precision: Precision = "int8"
+
+    @property
+    def patterns(self) -> set[str]:
+        return {self.pattern, *self.mix.values()}
+
+    @property
+    def importance(self) -> str:
+        """The score that counts."""
+        blocks = any(pattern.startswith("block") for pattern in self.patterns)
+        return self.score or ("least_squares" if blocks else "magnitude")
 
 
 def check_pattern(pattern: str) -> str:
@@ -124,10 +135,10 @@ def build_pruner(
 
     Raises InputError for patterns and modules that do not exist or cannot be combined.
     """
-    for pattern in (cut.pattern, *cut.mix.values()):
+    for pattern in cut.patterns:
         check_pattern(pattern)
     check_parts(model, [*cut.mix, *cut.exclude])
-    used = {cut.pattern, *cut.mix.values()}
+    used = cut.patterns
     if used & {"layers", "small"}:
         if cut.mix or cut.exclude or "small" in used:
             raise InputError(f"pattern {cut.pattern} is of a whole model: give no mix, no exclude")
@@ -136,7 +147,8 @@ def build_pruner(
     layouts = choose_layouts(whole, cut)
     channel = build_channel(model, dense, cut, evidence) if "channel" in used else None
     count = whole.num_parameters
-    masks = MaskPruner(model, layouts, count, cut.score, evidence, cut.shares) if layouts else None
+    score = cut.importance
+    masks = MaskPruner(model, layouts, count, score, evidence, cut.shares) if layouts else None
     if channel and masks:
         return MixedPruner(model, channel, masks)
     pruner = channel or masks
@@ -175,7 +187,7 @@ def build_channel(
         )
 
     return ChannelPruner(
-        model, cut.score, dense=dense, allowed=allowed, evidence=evidence, shares=cut.shares
+        model, cut.importance, dense=dense, allowed=allowed, evidence=evidence, shares=cut.shares
     )
 
 

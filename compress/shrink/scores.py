@@ -7,6 +7,7 @@ dimension, one LSTM cell. It owns a slice of several parameters.
     magnitude     w^2               sum of w^2
     taylor        w^2 E[g^2]        sum over parameters of E[(sum w g)^2], arXiv 1906.10771 eq. 8
     activation    w^2 E[x_j^2]      sum over the columns that read it, arXiv 2306.11695 squared
+    least_squares as magnitude; layers that lose blocks go by least_squares.py
 
 g, x: gradients and inputs of the steps since the last pruning (evidence.py). Where there were no
 steps yet, at a ramp that begins at step 0, every score is magnitude.
@@ -74,6 +75,7 @@ SCORES: dict[str, Callable[[Parameters, Sequence[Axis], int, Evidence | None], T
     "magnitude": magnitude,
     "taylor": taylor,
     "activation": activation,
+    "least_squares": magnitude,
 }
 
 
@@ -85,7 +87,7 @@ def score_weights(
     What no column reads (biases, norms, embeddings) has x = 1; without a gradient g is 0.
     """
     squares = parameter.detach().float().square()
-    if score == "magnitude" or evidence is None or evidence.empty:
+    if score in ("magnitude", "least_squares") or evidence is None or evidence.empty:
         return squares
     assert evidence.score == score, f"evidence is for {evidence.score}"
     assert score != "taylor" or evidence.weights, "this evidence is of units alone"

@@ -37,7 +37,7 @@ def measure_sensitivity(
     teacher: Transducer, cut: Cut, batches: Sequence[Batch], levels: Sequence[float] = LEVELS
 ) -> Sensitivity:
     """The loss of every layer that `cut` prunes, alone, at every level that it can have."""
-    singles = list_singles(teacher, cut)
+    singles = list_singles(teacher, cut, batches)
     terms = count_terms(teacher, singles)
     views = [view_batch(teacher, batch) for batch in batches]
     layers = []

@@ -9,15 +9,19 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
+from compress.data.batches import Batch
+from compress.distill.view import view_batch
 from compress.models.transducer import Transducer
 from compress.shrink.arrange import arrange_rows_
 from compress.shrink.budget import widths_at
 from compress.shrink.channel import ChannelPruner
+from compress.shrink.evidence import Evidence
 from compress.shrink.groups import Group
 from compress.shrink.layouts import Layout
-from compress.shrink.masks import matrix_shape, weight_names
+from compress.shrink.masks import cut_weight, matrix_shape, weight_names
 from compress.shrink.pruner import Cut, build_channel, choose_layouts
-from compress.shrink.scores import score_weights
 from compress.shrink.shares import Names
 from streaming.errors import InputError
 
@@ -40,11 +44,12 @@ class Single(Protocol):
 
 @dataclass(frozen=True)
 class Zeros:
-    """A module and how its zeros lie."""
+    """A module, how its zeros lie, and what is known of its inputs."""
 
     teacher: Transducer
     name: str
     layout: Layout
+    evidence: Evidence | None = None
 
     @property
     def pattern(self) -> str:
@@ -72,8 +77,9 @@ class Zeros:
         student = deepcopy(self.teacher).requires_grad_(False)
         for name, kept in self.kept(share).items():
             weight = student.get_parameter(name)
-            scores = score_weights(name, weight).reshape(matrix_shape(weight))
-            weight.mul_(self.layout.mask(scores, kept).reshape(weight.shape))
+            score = self.evidence.score if self.evidence else "magnitude"
+            cut = cut_weight(name, weight, weight, self.layout, kept, score, self.evidence)
+            weight.copy_(torch.where(*cut, 0.0))
         return student
 
 
@@ -106,9 +112,12 @@ class Channels:
         return student
 
 
-def list_singles(teacher: Transducer, cut: Cut) -> list[Single]:
-    """Every layer that `cut` prunes. Raises InputError for patterns that take layers whole."""
-    patterns = {cut.pattern, *cut.mix.values()}
+def list_singles(teacher: Transducer, cut: Cut, batches: Sequence[Batch] = ()) -> list[Single]:
+    """Every layer that `cut` prunes; batches are heard for scores that want inputs.
+
+    Raises InputError for patterns that take layers whole.
+    """
+    patterns = cut.patterns
     if patterns & {"layers", "small"}:
         raise InputError(
             f"pattern {cut.pattern} has no layers that lose a share: leave allocation uniform"
@@ -116,11 +125,25 @@ def list_singles(teacher: Transducer, cut: Cut) -> list[Single]:
     layouts = choose_layouts(teacher, cut)
     teacher = deepcopy(teacher).requires_grad_(False)
     arrange_rows_(teacher, layouts)
-    singles: list[Single] = [Zeros(teacher, name, layout) for name, layout in layouts.items()]
+    evidence = hear_inputs(teacher, batches) if cut.importance == "least_squares" else None
+    zeros = [Zeros(teacher, name, layout, evidence) for name, layout in layouts.items()]
+    singles: list[Single] = [*zeros]
     if "channel" in patterns:
         pruner = build_channel(teacher, teacher.config, cut, None)
         singles += [Channels(teacher, pruner, group) for group in pruner.groups]
     return singles
+
+
+@torch.no_grad()
+def hear_inputs(model: Transducer, batches: Sequence[Batch]) -> Evidence:
+    """What least squares needs, from the model as it is."""
+    evidence, training = Evidence(model, "least_squares"), model.training
+    model.train()
+    for batch in batches:
+        _ = view_batch(model, batch).moves  # the joiner's inputs too
+    model.train(training)
+    evidence.close()
+    return evidence
 
 
 def count_terms(teacher: Transducer, singles: Sequence[Single]) -> dict[Names, int]:

@@ -64,8 +64,8 @@ class ShrinkStage:
         self._watch()
 
     def _watch(self) -> None:
-        patterns = {self.cut.pattern, *self.cut.mix.values()}
-        score = "magnitude" if patterns == {"layers"} else self.cut.score
+        patterns = self.cut.patterns
+        score = "magnitude" if patterns == {"layers"} else self.cut.importance
         self.evidence = Evidence(self.student, score, weights=patterns != {"channel"})
         self.pruner = build_pruner(self.student, self.dense, self.cut, self.evidence)
 
