@@ -187,13 +187,10 @@ class Graphs:
     """The three graphs, loaded and checked; called with a graph's name and its inputs."""
 
     def __init__(self, info: BundleInfo, precision: str, num_threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Predictor and joiner have too little work for two: threads that wake up cost more.
+        threads = {graph: num_threads if graph == "encoder" else 1 for graph in GRAPHS}
         paths = {graph: info.graph_path(graph, precision) for graph in GRAPHS}
-        self.graphs = {graph: _load_graph(path, options) for graph, path in paths.items()}
+        self.graphs = {graph: _load_graph(path, threads[graph]) for graph, path in paths.items()}
         for graph, session in self.graphs.items():
             check_graph(session, info.tensors[graph], paths[graph])
         self._names = {
@@ -207,7 +204,12 @@ class Graphs:
         return outputs
 
 
-def _load_graph(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+def _load_graph(path: Path, num_threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own types share no public base class
