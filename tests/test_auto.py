@@ -135,6 +135,7 @@ def test_speech_without_words_is_refused(speaking, features):
             choose_forms(folder, nothing, features, 0.3)
 
 
+@pytest.mark.slow
 def test_export_with_auto(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("COMPRESS_CACHE", str(cache))
     monkeypatch.setattr("compress.bundle.JUDGED_UTTERANCES", 3)

@@ -29,7 +29,7 @@ PATTERNS = {
 
 @pytest.mark.parametrize(
     "pattern",
-    ["block:16", "unstructured", pytest.param("2:4", marks=pytest.mark.slow), "layers", "small"],
+    [pytest.param(p, marks=() if p == "block:16" else pytest.mark.slow) for p in PATTERNS],
 )
 def test_a_run_of_every_pattern(pattern, call, tmp_path, teacher):
     """Channel's is in test_pipeline.py."""

@@ -33,6 +33,7 @@ def biases(monkeypatch):
     return heard
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_while_rounding(call, tmp_path, monkeypatch, biases, capsys):
     original = trainer.run_step
 
