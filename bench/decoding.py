@@ -27,16 +27,16 @@ import numpy as np
 import soundfile
 
 from bootstrap import resample, with_interval
-from compress.bundle import export_model
 from compress.cli_options import DEMO_TEACHER
 from compress.data.sets import read_utterances, real_cuts, spread
 from compress.evaluate import word_error_rate
 from compress.progress import track
 from compress.train_lm import LmSettings, train_lm
+from default_bundle import teacher_bundle
 from streaming import Recognizer, open_bundle
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-RESULTS = Path(__file__).with_name("results") / "decoding.json"
+RESULTS = Path(__file__).with_name("results")
 SPEED_SECONDS = 30
 MENU = 5
 Utterances = list[tuple[str, np.ndarray, str]]
@@ -57,11 +57,8 @@ def main() -> None:
     if not arguments.data:
         arguments.data = [str(DATA / name) for name in ("digits_fsdd", "speech_commands")]
         arguments.noise = arguments.noise or DATA / "noise"
-    with tempfile.TemporaryDirectory() as place:
-        if arguments.bundle is None:
-            arguments.bundle = Path(place) / "demo-teacher"
-            export_model(DEMO_TEACHER, arguments.bundle)
-        run(arguments)
+    arguments.bundle = arguments.bundle or teacher_bundle()
+    run(arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -76,7 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
             noisy = add_noise(utterances, arguments.noise, arguments.snr)
             found[name] = measure_set(arguments, data, name, noisy)
     result = {"bundle": "/".join(arguments.bundle.parts[-2:]), "sets": found}
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    quick = "-quick" if arguments.quick else ""
+    (RESULTS / f"decoding{quick}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 

@@ -1,6 +1,6 @@
 """The forms of a bundle: bytes, loading time, memory, time of a chunk; and two fused graphs.
 
-    python bench/forms.py BUNDLE... [--quick]      of .onnx files, as compress export writes them
+    python bench/forms.py [BUNDLE...] [--quick]      of .onnx files, as compress export writes them
 
 Every form holds the default precision alone, in processes of one thread. Rounds alternate between
 the forms. The fused graphs answer whether fewer calls are faster: decoder and joiner in one,
@@ -24,13 +24,14 @@ from onnx import compose, helper, numpy_helper
 
 from compress.measure import measure_alone
 from compress.progress import track
+from default_bundle import teacher_bundle
 from export.convert import FORMS, convert_bundle
 from export.divergence import example_inputs
 from export.pack import pack_bundle, unpack_bundle
 from streaming.bundle import BundleInfo, read_bundle
 from streaming.session import open_session
 
-RESULTS = Path(__file__).with_name("results") / "forms.json"
+RESULTS = Path(__file__).with_name("results")
 SECONDS = 4
 
 
@@ -38,11 +39,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("bundles", type=Path, nargs="+")
+    parser.add_argument("bundles", type=Path, nargs="*", help="the built-in teacher by default")
     parser.add_argument("--quick", action="store_true", help="a fifth of the rounds")
     arguments = parser.parse_args()
-    found = [measure_bundle(bundle, 3 if arguments.quick else 15) for bundle in arguments.bundles]
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    bundles = arguments.bundles or [teacher_bundle()]
+    found = [measure_bundle(bundle, 3 if arguments.quick else 15) for bundle in bundles]
+    quick = "-quick" if arguments.quick else ""
+    (RESULTS / f"forms{quick}.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 

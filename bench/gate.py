@@ -1,6 +1,6 @@
 """What the voice activity gate saves, and what it costs in words.
 
-    python bench/gate.py BUNDLE [--data FOLDER...] [--noise FOLDER] [--margin 6] [--quick]
+    python bench/gate.py [BUNDLE] [--data FOLDER...] [--noise FOLDER] [--margin 6] [--quick]
 
 Talks of ten test utterances with pauses of 1 to 8 s before each, noise over all of it, decoded with
 end-points as `compress listen` does, without the gate and with it. The interval of the difference
@@ -20,12 +20,13 @@ from compress.data.augment import SAMPLE_RATE, draw_noise, speech_level
 from compress.data.sets import cuts_to_judge, read_utterances, spread
 from compress.difference import compare_texts
 from compress.progress import track
+from default_bundle import teacher_bundle
 from streaming import GateSettings, Recognizer
 from streaming.audio import read_audio
 from streaming.bundle import read_bundle
 from streaming.features import FloatArray
 
-RESULTS = Path(__file__).with_name("results") / "gate.json"
+RESULTS = Path(__file__).with_name("results")
 SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
 SNRS_DB = (40.0, 20.0, 10.0)
 PAUSE_SECONDS = (1.0, 8.0)
@@ -36,13 +37,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=Path, nargs="?", help="the built-in teacher by default")
     packs = [str(SHARED / name) for name in ("speech_commands", "digits_fsdd")]
     parser.add_argument("--data", action="append")
     parser.add_argument("--noise", type=Path, default=SHARED / "noise")
     parser.add_argument("--margin", type=float, action="append", help="dB; repeat for several")
     parser.add_argument("--quick", action="store_true", help="a third of the utterances")
     arguments = parser.parse_args()
+    bundle = arguments.bundle or teacher_bundle()
     noises = [read_audio(path)[0] for path in sorted((arguments.noise / "audio").rglob("*.flac"))]
     num = 100 if arguments.quick else 300
     talks = {
@@ -54,8 +56,9 @@ def main() -> None:
     for name, some in talks.items():
         for snr_db in SNRS_DB:
             noisy = [(add_noise(*talk, snr_db, noises, n), talk[2]) for n, talk in enumerate(some)]
-            rows += measure(arguments.bundle, gates, name, snr_db, noisy)
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+            rows += measure(bundle, gates, name, snr_db, noisy)
+    quick = "-quick" if arguments.quick else ""
+    (RESULTS / f"gate{quick}.json").write_text(json.dumps(rows, indent=1) + "\n")
     print(json.dumps(rows))
 
 

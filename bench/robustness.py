@@ -1,6 +1,6 @@
 """Word errors of bundles when the sound is bad: noise, a telephone's rate, clipping, a faint voice.
 
-    python bench/robustness.py BUNDLE... [--quick] [--packs DIR] [--num 400]
+    python bench/robustness.py [BUNDLE...] [--quick] [--packs DIR] [--num 400]
 
 Each bundle in its default precision, chunk by chunk through streaming/, on the test splits of
 speech_commands and digits_fsdd and on synthetic speech. Noise is that of the noise pack, each
@@ -26,6 +26,7 @@ from compress.data.sets import real_cuts, spread, synthetic_cuts
 from compress.data.store import text_of
 from compress.evaluate import word_error_rate
 from compress.progress import track
+from default_bundle import teacher_bundle
 from streaming import Recognizer, open_bundle
 from streaming.audio import resample
 from streaming.features import FloatArray
@@ -53,16 +54,17 @@ CONDITIONS: dict[str, Condition] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bundles", type=Path, nargs="+")
+    parser.add_argument("bundles", type=Path, nargs="*", help="the built-in teacher by default")
     parser.add_argument("--quick", action="store_true", help="60 utterances of each set")
     parser.add_argument("--packs", type=Path, default=SHARED, help="folder of the data packs")
     parser.add_argument("--num", type=int, default=400, help="utterances of each set")
     arguments = parser.parse_args()
+    bundles = arguments.bundles or [teacher_bundle()]
     num = 60 if arguments.quick else arguments.num
     sets = read_sets(arguments.packs, num)
     pack = arguments.packs / "noise"
     noises, _ = read_pack(str(pack) if pack.is_dir() else None)
-    rows = [row for bundle in arguments.bundles for row in judge(bundle, sets, noises)]
+    rows = [row for bundle in bundles for row in judge(bundle, sets, noises)]
     name = "robustness-quick" if arguments.quick else "robustness"
     results = BENCH / "results" / name
     results.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
