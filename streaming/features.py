@@ -8,6 +8,7 @@ No mean or variance normalisation: that is constants in the graph.
 
 import math
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import kaldi_native_fbank as knf
@@ -64,11 +65,11 @@ class FeatureSettings:
                 f"{self.sample_rate} and {self.num_mel_bins}: use 16000 and 80"
             )
 
-    @property
+    @cached_property
     def shift_samples(self) -> int:
         return int(self.sample_rate * self.frame_shift_ms / 1000)  # kaldi cuts off, too
 
-    @property
+    @cached_property
     def length_samples(self) -> int:
         return int(self.sample_rate * self.frame_length_ms / 1000)
 

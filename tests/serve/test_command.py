@@ -20,12 +20,11 @@ COMMAND = [sys.executable, "-c", "from compress.cli import main; main()", "serve
 
 
 @pytest.fixture
-def process(bundle):
-    """A running server, and the address it prints."""
+def process(bundle, request):
+    """A running server, and the address it prints; its parameter: more options."""
     environment = os.environ | {"PYTHONPATH": "."}
-    with subprocess.Popen(
-        [*COMMAND, str(bundle), "--port", "0"], stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    command = [*COMMAND, str(bundle), "--port", "0", *getattr(request, "param", ())]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             address = re.search(r"ws://[\d.:]+", process.stderr.readline())[0]
             example = process.stderr.readline()
@@ -47,6 +46,18 @@ def test_it_ends_cleanly_and_says_what_it_served(process, number):
     said = process.stderr.read()
     assert "served 1 clients, 1 utterances, 1 s of sound" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("process", [["--blank-penalty", "50", "--vad"]], indirect=True)
+def test_decoding_options_reach_every_stream(process, recognizer):
+    _, address = process
+    sound = make_speech(32000, 1)
+    with connect(address) as client:
+        client.send(to_pcm(sound))
+        client.send('{"eof": 1}')
+        texts = [json.loads(message).get("text", "") for message in client]
+    plain = list(recognizer.transcribe([sound]))[-1]
+    assert len(" ".join(texts)) > len(plain), "without blanks every frame says something"
 
 
 def test_the_example_client(process, tmp_path):
@@ -72,6 +83,8 @@ def test_the_example_client(process, tmp_path):
         (["--max-seconds", "nan"], "--max-seconds nan"),
         (["--idle-timeout", "0"], "--idle-timeout 0"),
         (["--max-batch", "0"], "max_batch must be 1 or more"),
+        (["--decoding-method", "beam"], "use one of greedy_search, modified_beam_search"),
+        (["--hotwords-file", "missing.txt"], "missing.txt"),
         (["--port", "99999"], "choose another --host or --port"),
         (["--host", "192.0.2.1"], "Cannot assign requested address: choose another --host"),
         (["--host", "no such host"], "no such address: choose another --host"),
