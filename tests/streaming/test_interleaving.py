@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 )
 
 import streaming
+from streaming import GateSettings
 from streaming.errors import InputError
 from tests.streaming.tiny_bundle import make_speech
 
@@ -131,8 +132,17 @@ def run_machine(recognizer, num_examples, phases=tuple(Phase)):
     run_state_machine_as_test(machine, settings=chosen)
 
 
-def test_streams_do_not_disturb_each_other(recognizer):
-    run_machine(recognizer, 15)
+@pytest.mark.parametrize(
+    ("options", "num_examples"),
+    [
+        ({}, 15),
+        ({"decoding_method": "modified_beam_search", "hotwords": ["ak bl :3"]}, 8),
+        ({"gate": GateSettings(hangover_seconds=0.5)}, 8),
+    ],
+    ids=["greedy", "beam", "gate"],
+)
+def test_streams_do_not_disturb_each_other(bundle, options, num_examples):
+    run_machine(streaming.open_bundle(bundle, "fp32", **options), num_examples)
 
 
 def test_a_machine_that_mixes_streams_up_is_noticed(bundle):
