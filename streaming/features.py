@@ -18,7 +18,6 @@ import numpy.typing as npt
 from streaming.errors import InputError
 
 FloatArray = npt.NDArray[np.float32]
-PIECE_SAMPLES = 1 << 16
 AHEAD_FRAMES = 500
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -186,15 +185,16 @@ class FeatureStream:
     def _hear(self, num_frames: int) -> None:
         """Gives _fbank the samples that the frames before `num_frames` need, or what there is.
 
-        As lists: kaldi-native-fbank 1.22 takes an array apart one numpy scalar at a time, which
-        costs half as much again as the features. In pieces: a list takes 32 bytes a sample.
+        As a memoryview: kaldi-native-fbank 1.22 takes what it gets apart one number at a time, and
+        a numpy scalar takes 43 ns more than a float.
         """
         stop = min(self.num_samples, self.settings.num_samples(num_frames))
+        if stop <= self._num_heard:
+            return
         first = self._first_kept
-        for start in range(self._num_heard, stop, PIECE_SAMPLES):
-            piece = self._samples[start - first : min(stop, start + PIECE_SAMPLES) - first]
-            self._fbank.accept_waveform(self.settings.sample_rate, piece.tolist())
-        self._num_heard = max(self._num_heard, stop)
+        fresh = self._samples[self._num_heard - first : stop - first]
+        self._fbank.accept_waveform(self.settings.sample_rate, fresh.data)
+        self._num_heard = stop
 
     def _forget(self, stop: int) -> None:
         """Drops the frames before `stop`, and the samples before those that a frame needs."""

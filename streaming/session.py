@@ -18,6 +18,7 @@ import onnxruntime as ort
 
 from streaming.bundle import GRAPHS, BundleInfo
 from streaming.errors import BundleError, InputError
+from streaming.external import SUFFIX
 from streaming.features import FloatArray
 from streaming.tensors import check_agreement, check_graph
 
@@ -27,6 +28,7 @@ State = tuple[Array, ...]
 Memory = tuple[Array, ...]
 Run = Callable[[str, Sequence[Array]], list[Array]]
 
+MIN_BYTES_FOR_THREADS = 4 << 20  # of a graph, weights included
 MAX_ANSWERS_BYTES = 1 << 20  # of a stateless predictor's answers that are kept
 ROWS_ALONE_TOLERANCE = 1e-3  # of the largest logit; one int8 scale for both rows gives 0.1 to 1
 
@@ -173,7 +175,8 @@ SESSIONS: dict[str, type[Session]] = {"sherpa_lstm": Session, "sherpa_nemo": Nem
 def open_session(info: BundleInfo, precision: str | None = None, num_threads: int = 1) -> Session:
     """Encoder, predictor and joiner of a bundle in onnxruntime, on the CPU.
 
-    precision: a key of info.files; None takes the bundle's default.
+    precision: a key of info.files; None takes the bundle's default. num_threads: of graphs that
+    gain by it, see count_threads().
     Raises BundleError when a graph does not load or has other tensors than bundle.json says.
     """
     if num_threads < 1:
@@ -187,10 +190,8 @@ class Graphs:
     """The three graphs, loaded and checked; called with a graph's name and its inputs."""
 
     def __init__(self, info: BundleInfo, precision: str, num_threads: int) -> None:
-        # Predictor and joiner have too little work for two: threads that wake up cost more.
-        threads = {graph: num_threads if graph == "encoder" else 1 for graph in GRAPHS}
         paths = {graph: info.graph_path(graph, precision) for graph in GRAPHS}
-        self.graphs = {graph: _load_graph(path, threads[graph]) for graph, path in paths.items()}
+        self.graphs = {graph: _load_graph(path, num_threads) for graph, path in paths.items()}
         for graph, session in self.graphs.items():
             check_graph(session, info.tensors[graph], paths[graph])
         self._names = {
@@ -204,9 +205,19 @@ class Graphs:
         return outputs
 
 
+def count_threads(path: Path, num_threads: int) -> int:
+    """Threads of a graph: one of a small one, where waking the others takes longer than the work.
+
+    With two, a Conformer of width 64 takes 1.1 times as long (bench/LOG.md).
+    """
+    files = (path, path.with_name(path.name + SUFFIX))
+    num_bytes = sum(file.stat().st_size for file in files if file.is_file())
+    return num_threads if num_bytes >= MIN_BYTES_FOR_THREADS else 1
+
+
 def _load_graph(path: Path, num_threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads
+    options.intra_op_num_threads = count_threads(path, num_threads)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -13,6 +13,7 @@ from streaming.bundle import (
     write_sha256sums,
 )
 from streaming.errors import BundleError, InputError
+from streaming.session import MIN_BYTES_FOR_THREADS, count_threads
 
 
 def edit_json(folder, **changes):
@@ -184,3 +185,13 @@ def test_unreadable_file(copied_bundle):
 def test_extra_files_do_no_harm(copied_bundle):
     (copied_bundle / "notes.txt").write_text("mine")
     assert read_bundle(copied_bundle).name == "tiny"
+
+
+def test_small_graphs_have_one_thread(bundle, tmp_path):
+    small, large = bundle / "encoder.onnx", tmp_path / "encoder.onnx"
+    assert count_threads(small, 4) == 1
+    large.write_bytes(bytes(MIN_BYTES_FOR_THREADS))
+    assert count_threads(large, 4) == 4
+    large.write_bytes(b"graph")
+    (tmp_path / "encoder.onnx.data").write_bytes(bytes(MIN_BYTES_FOR_THREADS))
+    assert count_threads(large, 2) == 2, "weights outside count"
