@@ -28,6 +28,8 @@ from streaming.search.hotwords import Phrases
 from streaming.search.token import Token
 from streaming.session import Array, Memory, Session
 
+BURST = 2  # labels of one frame
+
 
 @dataclass(frozen=True)
 class GreedyState:
@@ -139,9 +141,7 @@ class GreedySearch:
 
         Returns stream -> label.
         """
-        alone = self.session.joins_rows_alone  # then all the frames that are left, else one
-        parts = [encoded[n, cursors[n].frame :] for n in active]
-        parts = parts if alone else [part[:1] for part in parts]
+        parts = [encoded[n, cursors[n].frame :][: self._num_rows(cursors[n])] for n in active]
         logits = self._join(parts, [cursors[n].predicted for n in active])
         scores = self._score(logits, [cursors[n].fusion for n in active], parts)
         best: list[int] = scores.argmax(axis=1).tolist()
@@ -158,6 +158,12 @@ class GreedySearch:
                 cursor.fusion, _ = self.fusion.follow(cursor.fusion, best[row])
             start = end
         return labels
+
+    def _num_rows(self, cursor: Cursor) -> int | None:
+        """All frames that are left. One, if they mind each other, and while a frame gives out a
+        burst of labels, after each of which all that is known of the others would be of no use."""
+        one = cursor.num_symbols >= BURST or not self.session.joins_rows_alone
+        return 1 if one else None
 
     def _score(
         self, logits: FloatArray, states: Sequence[FusionState], parts: Sequence[FloatArray]
