@@ -72,7 +72,7 @@ def keep(plans, plan):
             "no student of pattern channel comes down to 1 kB",
             marks=pytest.mark.slow,
         ),
-        (["--target-size", "1GB"], "the dense teacher has"),
+        pytest.param(["--target-size", "1GB"], "the dense teacher has", marks=pytest.mark.slow),
         (["--target-size", "tiny"], "a size is bytes"),
         (["--sparsity", "0.5", "--target-size", "80KB"], "two budgets"),
         (["--exclude", "nothing_like_it", "--sparsity", "0.5"], "no module is called"),

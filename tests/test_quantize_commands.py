@@ -14,6 +14,7 @@ from streaming.features import FeatureSettings
 from tests.export.conftest import make_speech
 
 
+@pytest.mark.slow
 def test_export_as_int4(teacher, tmp_path):
     out = tmp_path / "bundle"
     assert run_app(["export", str(teacher), "--quantize", "int4", "--out", str(out)]) == 0

@@ -177,6 +177,7 @@ def test_times_of_several_bundles(bundle):
     assert times["one"] == pytest.approx(times["two"], rel=0.5)
 
 
+@pytest.mark.slow
 def test_a_trial_says_nothing(teacher, tokenizer):
     before = teacher.joiner.output.bias.clone()
     with exported(teacher, tokenizer, "none") as bundle:

@@ -99,7 +99,7 @@ def _parse_rate(value: Any) -> int:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not MIN_RATE <= value <= MAX_RATE or value % RATE_STEP:
         raise InputError(
-            f"sample_rate {str(value)[:20]} is not a multiple of {RATE_STEP} in "
+            f"sample_rate {ascii(value)[:40]} is not a multiple of {RATE_STEP} in "
             f"{MIN_RATE}..{MAX_RATE}: give the rate of your sound in Hz, as in 16000"
         )
     return int(value)

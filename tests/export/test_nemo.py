@@ -186,6 +186,7 @@ def test_resets_and_features_equal_sherpa_onnx(nemo_bundles, tmp_path):
 
 
 @needs_sherpa
+@pytest.mark.slow
 def test_a_stateless_predictor_in_this_family(tmp_path, sounds):
     model = build_nemo_model("lstm", stateless=True)
     info = write_bundle(tmp_path / "bundle", *parts(model), KNOWN, target="sherpa_nemo")
@@ -302,6 +303,7 @@ def save_lstm_model(folder, **changes):
     return folder
 
 
+@pytest.mark.slow
 def test_compress_export_takes_the_target_of_the_predictor(tmp_path, capsys):
     model = save_lstm_model(tmp_path / "model")
     assert run_app(["export", str(model), "--out", str(tmp_path / "bundle")]) == 0
