@@ -11,7 +11,7 @@ from compress.data.sets import cuts_to_judge, spread
 from compress.data.store import text_of
 from compress.latency import SpokenWord, measure_delays
 from compress.measure import decode_bundle
-from streaming import open_bundle
+from streaming import Recognizer, open_bundle
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -40,21 +40,20 @@ def bench_bundle(
     data: packs, synthetic speech without any; at most `num` utterances of each.
     """
     recognizer = open_bundle(bundle, precision, num_threads)
+    precision = recognizer.session.precision
     sets = cuts_to_judge(data, num, split=split)
     found = {
-        name: bench_set(bundle, list(spread(cuts, num)), recognizer.session.precision, num_threads)
+        name: bench_set(recognizer, bundle, spread(cuts, num), num_threads)
         for name, cuts in sets.items()
     }
-    precision = recognizer.session.precision
     return {"bundle": str(bundle), "precision": precision, "threads": num_threads, "sets": found}
 
 
 def bench_set(
-    bundle: Path | str, cuts: Sequence[Cut], precision: str, num_threads: int
+    recognizer: Recognizer, bundle: Path | str, cuts: Sequence[Cut], num_threads: int
 ) -> dict[str, Any]:
-    recognizer = open_bundle(bundle, precision, num_threads)
     utterances = [(cut.id, read_samples(cut), text_of(cut)) for cut in cuts]
-    decoding = decode_bundle(bundle, utterances, precision, num_threads)
+    decoding = decode_bundle(bundle, utterances, recognizer.session.precision, num_threads)
     figures: dict[str, Any] = {
         "seconds_audio": round(decoding.seconds_audio, 1),
         "rtf": round(decoding.rtf, 5),

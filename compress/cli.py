@@ -19,17 +19,10 @@ import typer
 from compress.atomic import is_disk_full, write_json
 from compress.cli_options import (
     DEMO_TEACHER,
-    BlankPenalty,
     ChunkMs,
     Data,
-    DecodingMethod,
     Distill,
     Exclude,
-    HotwordsFile,
-    HotwordsScore,
-    Lm,
-    LmWeight,
-    MaxActivePaths,
     MaxWerIncrease,
     Noise,
     Out,
@@ -47,6 +40,7 @@ from compress.cli_options import (
     build_run_config,
     choose_folder,
     name_run,
+    takes_decoding,
 )
 from compress.progress import say
 from streaming.errors import InputError
@@ -537,6 +531,7 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a finished
     "ffmpeg -i talk.mp4 -f s16le -ac 1 -ar 16000 - | "
     "compress transcribe runs/channel-0.9/bundle - --sample-rate 16000"
 )
+@takes_decoding
 def transcribe(
     bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
     files: Annotated[
@@ -553,34 +548,19 @@ def transcribe(
     vad: Vad = False,
     sample_rate: Annotated[int | None, typer.Option(help="Of - in Hz, as in 16000.")] = None,
     encoding: Annotated[str, typer.Option(help="Of -, one channel: s16le or f32le.")] = "s16le",
-    decoding_method: DecodingMethod = "greedy_search",
-    max_active_paths: MaxActivePaths = 4,
-    hotwords_file: HotwordsFile = None,
-    hotwords_score: HotwordsScore = 1.5,
-    lm: Lm = None,
-    lm_weight: LmWeight = 0.3,
-    blank_penalty: BlankPenalty = 0.0,
+    **decoding: Any,
 ) -> None:
     """Write what is said in sound files."""
     from compress.transcribe import transcribe_files
     from streaming import DecodingSettings, GateSettings
 
-    decoding = DecodingSettings(
-        decoding_method=decoding_method,
-        max_active_paths=max_active_paths,
-        hotwords_file=hotwords_file,
-        hotwords_score=hotwords_score,
-        lm=lm,
-        lm_weight=lm_weight,
-        blank_penalty=blank_penalty,
-    )
     transcribe_files(
         bundle,
         files,
         format,
         precision=precision,
         num_threads=threads,
-        decoding=decoding,
+        decoding=DecodingSettings(**decoding),
         gate=GateSettings() if vad else None,
         words=words,
         sample_rate=sample_rate,
@@ -592,6 +572,7 @@ def transcribe(
     epilog="Example: compress listen --list-devices, then "
     "compress listen runs/channel-0.9/bundle --device 3"
 )
+@takes_decoding
 def listen(
     bundle: Annotated[Path | None, typer.Argument(help="The folder of a bundle.")] = None,
     device: Annotated[
@@ -604,13 +585,7 @@ def listen(
         str | None, typer.Option(help="fp32, int8, static or int4; the bundle's own.")
     ] = None,
     vad: Vad = False,
-    decoding_method: DecodingMethod = "greedy_search",
-    max_active_paths: MaxActivePaths = 4,
-    hotwords_file: HotwordsFile = None,
-    hotwords_score: HotwordsScore = 1.5,
-    lm: Lm = None,
-    lm_weight: LmWeight = 0.3,
-    blank_penalty: BlankPenalty = 0.0,
+    **decoding: Any,
 ) -> None:
     """Show text while you speak; Ctrl-C ends."""
     from compress.listen import listen as listen_to
@@ -623,23 +598,16 @@ def listen(
         return
     if bundle is None:
         raise InputError("no bundle given: compress listen BUNDLE, or --list-devices")
-    decoding = DecodingSettings(
-        decoding_method=decoding_method,
-        max_active_paths=max_active_paths,
-        hotwords_file=hotwords_file,
-        hotwords_score=hotwords_score,
-        lm=lm,
-        lm_weight=lm_weight,
-        blank_penalty=blank_penalty,
-    )
     gate = GateSettings() if vad else None
-    listen_to(bundle, device, precision=precision, decoding=decoding, gate=gate)
+    settings = DecodingSettings(**decoding)
+    listen_to(bundle, device, precision=precision, decoding=settings, gate=gate)
 
 
 @app.command(
     epilog="Example: compress serve runs/channel-0.9/bundle --port 2700; then "
     "python examples/websocket_client.py ws://127.0.0.1:2700 talk.wav"
 )
+@takes_decoding
 def serve(
     bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
     host: Annotated[str, typer.Option(help="Address to listen on; this machine alone.")] = (
@@ -656,13 +624,7 @@ def serve(
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of onnxruntime.")] = 1,
     vad: Vad = False,
-    decoding_method: DecodingMethod = "greedy_search",
-    max_active_paths: MaxActivePaths = 4,
-    hotwords_file: HotwordsFile = None,
-    hotwords_score: HotwordsScore = 1.5,
-    lm: Lm = None,
-    lm_weight: LmWeight = 0.3,
-    blank_penalty: BlankPenalty = 0.0,
+    **decoding: Any,
 ) -> None:
     """Answer websocket clients with text, in vosk-server's protocol; Ctrl-C ends."""
     from compress.serve import Limits, serve_bundle
@@ -675,15 +637,6 @@ def serve(
         idle_seconds=idle_timeout,
         max_batch=max_batch,
     )
-    decoding = DecodingSettings(
-        decoding_method=decoding_method,
-        max_active_paths=max_active_paths,
-        hotwords_file=hotwords_file,
-        hotwords_score=hotwords_score,
-        lm=lm,
-        lm_weight=lm_weight,
-        blank_penalty=blank_penalty,
-    )
     serve_bundle(
         bundle,
         host,
@@ -691,7 +644,7 @@ def serve(
         limits,
         precision=precision,
         num_threads=threads,
-        decoding=decoding,
+        decoding=DecodingSettings(**decoding),
         gate=GateSettings() if vad else None,
     )
 

@@ -5,6 +5,9 @@ Nothing heavy is imported here, see cli.py.
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,3 +148,32 @@ def choose_folder(name: str, resume: bool) -> Path:
 
 def numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{name}-{number}"
+
+
+def takes_decoding(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with **decoding, the options that DecodingSettings are made of."""
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> None:
+        command(**given)
+
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in DECODING.items()
+    ]
+    wrapped.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in (*own, *options)}
+    return wrapped
+
+
+DECODING: dict[str, tuple[Any, Any]] = {
+    "decoding_method": (DecodingMethod, "greedy_search"),
+    "max_active_paths": (MaxActivePaths, 4),
+    "hotwords_file": (HotwordsFile, None),
+    "hotwords_score": (HotwordsScore, 1.5),
+    "lm": (Lm, None),
+    "lm_weight": (LmWeight, 0.3),
+    "blank_penalty": (BlankPenalty, 0.0),
+}
